@@ -1,0 +1,1 @@
+"""Content-rating decisions from anonymized faces."""
