@@ -146,6 +146,8 @@ class Face:
             inner corner; nose base), or (68, 2), the iBUG 300-W order. In pixels of the picture, read-only.
         score: The detector's own confidence; comparable only within one detector.
         detector: Its name in `ageveil.detection.DETECTORS`.
+        eye_disagreement: How far the landmarks' eyes lie from where the detector saw them, in distances
+            between the eyes; 0 where the detector gives no such points. Large for profiles.
 
     Raises:
         ValueError: The landmarks are of another shape or not finite.
@@ -155,6 +157,7 @@ class Face:
     landmarks: NDArray[np.float64]
     score: float
     detector: str
+    eye_disagreement: float = 0.0
 
     def __post_init__(self) -> None:
         landmarks = _frozen(np.asarray(self.landmarks, np.float64))

@@ -1,0 +1,559 @@
+"""Hide a face: every approach of the paper, and the receipt that says what was done.
+
+All approaches work on the canonical crop, so near and far faces lose equal detail. What an approach protects
+against, and what it does not, stands in docs/approaches.md: none of them makes a face anonymous to software.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ageveil import ciphers
+from ageveil.draws import ChaChaDraws
+from ageveil.errors import UnusableFaceError
+from ageveil.types import AnonymizedFace, CanonicalCrop, Draws, Image, Receipt, check_image
+
+Region = tuple[int, int, int, int]
+Key = ciphers.PermutationKey | ciphers.DesKey
+Parameters = dict[str, int | float | str]
+
+# Sizes of the approaches are stated at this side and scale with the crop.
+_REFERENCE_SIZE = 200
+# The blurred face box, as fractions of the crop: the mean HOG face box of the UTKFace crops.
+_FACE_BOX = (0.06, 0.04, 0.95, 0.94)
+# How far the eye region reaches beyond the outer eye corners to both sides, and above and below the mean
+# height of the corners, in distances between the eye centres. So the rectangle is as wide as the mean
+# 68-point one; it is taller, because brows rise and eye corners do not tell how far
+# (tests/test_anonymization.py states what it covers).
+_BESIDE_CORNERS, _ABOVE_CORNERS, _BELOW_CORNERS = 0.415, 0.555, 0.10
+# Points of the eyebrows and eyes in the 68-point set.
+_EYES_AND_BROWS = [*range(17, 27), *range(36, 48)]
+_MARGIN = 0.10
+
+
+def _round(value: float) -> int:
+    """Round half up, as other languages do; Python's own rounds half to even."""
+    return math.floor(value + 0.5)
+
+
+def _scaled(size: int, at_reference: float) -> int:
+    return max(1, _round(at_reference * size / _REFERENCE_SIZE))
+
+
+def eye_region(landmarks: NDArray[np.float64], size: int) -> Region:
+    """The rectangle around both eyes and eyebrows.
+
+    Args:
+        landmarks: In pixels of an upright crop. Of 68 points, the rectangle around the brows and eyes, each
+            side moved outward by 10 % of its width or height. Of 5 points, the same rectangle predicted from
+            the eye corners.
+        size: Side S of the crop in pixels; the region is clipped to it.
+
+    Returns:
+        The region, xyxy in whole pixels, half open.
+
+    Raises:
+        ValueError: The landmarks are of another shape.
+        UnusableFaceError: Nothing of the region lies in the crop, or an eye does not.
+
+    Source:
+        Ye et al. 2018, section III-A1.
+    """
+    if landmarks.shape == (68, 2):
+        points = landmarks[_EYES_AND_BROWS]
+        low, high = points.min(0), points.max(0)
+        margin = _MARGIN * (high - low)
+        low, high = low - margin, high + margin
+    elif landmarks.shape == (5, 2):
+        points = landmarks[:4]
+        distance = float(np.linalg.norm(points[:2].mean(0) - points[2:].mean(0)))
+        left, right, level = points[:, 0].min(), points[:, 0].max(), points[:, 1].mean()
+        low = np.array([left - _BESIDE_CORNERS * distance, level - _ABOVE_CORNERS * distance])
+        high = np.array([right + _BESIDE_CORNERS * distance, level + _BELOW_CORNERS * distance])
+    else:
+        raise ValueError(f"landmarks have shape (5, 2) or (68, 2), got {landmarks.shape}")
+    if (points.min(0) < 0).any() or (points.max(0) > size - 1).any():
+        raise UnusableFaceError("the landmarks lie outside the crop: the eye region is not known")
+    # Landmarks are pixel centres: the region holds every pixel that the rectangle touches.
+    x0, y0 = (max(0, math.floor(value + 0.5)) for value in low)
+    x1, y1 = (min(size, math.ceil(value + 0.5)) for value in high)
+    if x1 <= x0 or y1 <= y0:
+        raise UnusableFaceError("the eye region has no area in the crop")
+    return x0, y0, x1, y1
+
+
+def face_region(size: int) -> Region:
+    """The face box of a canonical crop, fixed: 6 to 95 % across and 4 to 94 % down.
+
+    >>> face_region(200)
+    (12, 8, 190, 188)
+    """
+    x0, y0, x1, y1 = (_round(share * size) for share in _FACE_BOX)
+    return x0, y0, x1, y1
+
+
+def _check_region(image: Image, region: Region) -> None:
+    x0, y0, x1, y1 = region
+    height, width = check_image(image).shape[:2]
+    if not (0 <= x0 < x1 <= width and 0 <= y0 < y1 <= height):
+        raise ValueError(f"a region has an area within {width} x {height} pixels, got {region}")
+
+
+def mosaic(crop: Image, region: Region, *, cell: int, rng: Draws) -> Image:
+    """Hide a region under cells that each repeat one of their own pixels.
+
+    Args:
+        crop: Picture, shape (H, W, 3), uint8 RGB.
+        region: What is hidden, xyxy in whole pixels, half open. Cells start at its top left corner.
+        cell: Side of a cell in pixels, at least 2; the last row and column may be smaller.
+        rng: Draws the pixel each cell keeps, row by row. Predictable draws help an attacker: seed it only in
+            tests.
+
+    Returns:
+        A new array like `crop`; pixels outside `region` are unchanged.
+
+    Raises:
+        ValueError: `region` has no area or leaves the crop, or `cell` is under 2.
+
+    Source:
+        Ye et al. 2018, section III-A1.
+    """
+    _check_region(crop, region)
+    if cell < 2:
+        raise ValueError(f"a cell has a side of at least 2 pixels, got {cell}")
+    x0, y0, x1, y1 = region
+    tops, lefts = np.arange(y0, y1, cell), np.arange(x0, x1, cell)
+    heights, widths = np.minimum(cell, y1 - tops), np.minimum(cell, x1 - lefts)
+    draws = rng.integers((heights[:, None] * widths[None, :]).astype(np.int64))
+    rows = tops[:, None] + draws // widths
+    columns = lefts[None, :] + draws % widths
+    result = crop.copy()
+    result[y0:y1, x0:x1] = crop[rows, columns].repeat(heights, axis=0).repeat(widths, axis=1)
+    return result
+
+
+def mask(crop: Image, region: Region) -> Image:
+    """Black out a region.
+
+    Args:
+        crop: Picture, shape (H, W, 3), uint8 RGB.
+        region: What is hidden, xyxy in whole pixels, half open.
+
+    Returns:
+        A new array like `crop`, (0, 0, 0) inside `region` and unchanged outside.
+
+    Raises:
+        ValueError: `region` has no area or leaves the crop.
+
+    Source:
+        Ye et al. 2018, section III-A2.
+    """
+    _check_region(crop, region)
+    x0, y0, x1, y1 = region
+    result = crop.copy()
+    result[y0:y1, x0:x1] = 0
+    return result
+
+
+def blur(crop: Image, region: Region, *, radius: int, sigma: float) -> Image:
+    """Replace a region by its Gaussian blur.
+
+    Args:
+        crop: Picture, shape (H, W, 3), uint8 RGB; its borders are reflected without repeating the edge.
+        region: What is blurred, xyxy in whole pixels, half open; pixels around it take part in the average.
+        radius: Half the kernel in pixels, 1 or more: the kernel has 2 radius + 1 pixels across.
+        sigma: Standard deviation in pixels, above 0.
+
+    Returns:
+        A new array like `crop`, within 0.5 of the exact average; pixels outside `region` are unchanged.
+
+    Raises:
+        ValueError: `region` has no area or leaves the crop, or a size is out of range.
+
+    Source:
+        Ye et al. 2018, section III-A3 ("noise on face": a 25 x 25 Gaussian).
+    """
+    _check_region(crop, region)
+    if radius < 1 or not sigma > 0:
+        raise ValueError(f"a blur has a radius of at least 1 and a sigma above 0, got {radius} and {sigma}")
+    x0, y0, x1, y1 = region
+    height, width = crop.shape[:2]
+    # Only what the kernel reaches from the region is read. OpenCV's own 8-bit blur is off by up to 1.4.
+    left, top = max(0, x0 - radius), max(0, y0 - radius)
+    right, bottom = min(width, x1 + radius), min(height, y1 + radius)
+    taps = np.exp(-(np.arange(-radius, radius + 1) ** 2) / (2 * sigma**2))
+    taps = (taps / taps.sum()).astype(np.float32)
+    part = crop[top:bottom, left:right].astype(np.float32)
+    smooth = cv2.sepFilter2D(part, cv2.CV_32F, taps, taps, borderType=cv2.BORDER_REFLECT_101)
+    result = crop.copy()
+    inner = smooth[y0 - top : y1 - top, x0 - left : x1 - left]
+    result[y0:y1, x0:x1] = np.clip(np.rint(inner), 0, 255).astype(np.uint8)
+    return result
+
+
+Apply = Callable[[Image, Region, Parameters, Draws, Key], tuple[Image, Parameters]]
+"""(picture, region, sizes, draws, key) -> (new picture, parameters for the receipt)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Approach:
+    """An entry of `APPROACHES`.
+
+    Attributes:
+        name: Its key.
+        hides: "eyes", "face" (the face box), "all" (the whole crop) or "nothing".
+        summary: One plain sentence.
+        reversible: Undone by whoever has the key.
+        cipher: Key type it needs, None for most.
+        smooth: Its result may be interpolated when it is put back into a picture.
+        sizes: (side of the crop) -> sizes in pixels.
+        apply: The pixels' part.
+    """
+
+    name: str
+    hides: Literal["eyes", "face", "all", "nothing"]
+    summary: str
+    sizes: Callable[[int], Parameters]
+    apply: Apply
+    reversible: bool = False
+    cipher: type[Key] | None = None
+    smooth: bool = False
+
+
+def _none(_: int) -> Parameters:
+    return {}
+
+
+def _apply_original(crop: Image, region: Region, sizes: Parameters, *_: object) -> tuple[Image, Parameters]:
+    _check_region(crop, region)
+    return crop.copy(), sizes
+
+
+def _apply_mosaic(
+    crop: Image, region: Region, sizes: Parameters, rng: Draws, _: Key
+) -> tuple[Image, Parameters]:
+    return mosaic(crop, region, cell=int(sizes["cell"]), rng=rng), sizes
+
+
+def _apply_mask(crop: Image, region: Region, sizes: Parameters, *_: object) -> tuple[Image, Parameters]:
+    return mask(crop, region), sizes
+
+
+def _apply_blur(crop: Image, region: Region, sizes: Parameters, *_: object) -> tuple[Image, Parameters]:
+    return blur(crop, region, radius=int(sizes["radius"]), sigma=float(sizes["sigma"])), sizes
+
+
+def _apply_permutation(
+    crop: Image, region: Region, sizes: Parameters, _: Draws, key: Key
+) -> tuple[Image, Parameters]:
+    _check_region(crop, region)
+    x0, y0, x1, y1 = region
+    result = crop.copy()
+    result[y0:y1, x0:x1] = ciphers.encrypt_permutation(crop[y0:y1, x0:x1], _permutation_key(key))
+    return result, sizes
+
+
+def _permutation_key(key: Key) -> ciphers.PermutationKey:
+    if not isinstance(key, ciphers.PermutationKey):
+        raise ValueError(f"the permutation takes a key with k1 and k2, got a {type(key).__name__}")
+    return key
+
+
+def _des_key(key: Key) -> ciphers.DesKey:
+    if not isinstance(key, ciphers.DesKey):
+        raise ValueError(f"DES takes a key of 8 bytes, got a {type(key).__name__}")
+    return key
+
+
+def _apply_des(mode: ciphers.DesMode) -> Apply:
+    def apply(crop: Image, region: Region, sizes: Parameters, _: Draws, key: Key) -> tuple[Image, Parameters]:
+        _check_region(crop, region)
+        x0, y0, x1, y1 = region
+        inner, iv = ciphers.encrypt_des(crop[y0:y1, x0:x1], _des_key(key), mode)
+        result = crop.copy()
+        result[y0:y1, x0:x1] = inner
+        return result, {**sizes, "iv": iv.hex()} if iv else sizes
+
+    return apply
+
+
+def _des(mode: ciphers.DesMode, weakness: str) -> Approach:
+    return Approach(
+        name=f"des-{mode}",
+        hides="all",
+        summary=f"DES in {mode.upper()} mode over the pixel bytes; {weakness}",
+        sizes=_none,
+        apply=_apply_des(mode),
+        reversible=True,
+        cipher=ciphers.DesKey,
+    )
+
+
+APPROACHES: Mapping[str, Approach] = MappingProxyType(
+    {
+        approach.name: approach
+        for approach in (
+            Approach(
+                "original",
+                "nothing",
+                "the bare face; for evaluation only",
+                _none,
+                _apply_original,
+                smooth=True,
+            ),
+            Approach(
+                "mosaic",
+                "eyes",
+                "eyes and brows under coarse cells, each repeating one of its pixels",
+                lambda size: {"cell": max(2, _scaled(size, 10))},
+                _apply_mosaic,
+            ),
+            Approach("mask", "eyes", "eyes and brows blacked out", _none, _apply_mask),
+            Approach(
+                "blur",
+                "face",
+                "the whole face box under a Gaussian blur",
+                lambda size: {"radius": _scaled(size, 12), "sigma": 4.1 * size / _REFERENCE_SIZE},
+                _apply_blur,
+                smooth=True,
+            ),
+            Approach(
+                "permutation",
+                "all",
+                "the two-key pixel permutation of ImageEncryptor; broken in seconds",
+                _none,
+                _apply_permutation,
+                reversible=True,
+                cipher=ciphers.PermutationKey,
+            ),
+            _des("ecb", "equal blocks stay equal, and 56 bits can be searched"),
+            _des("cbc", "56 bits can be searched"),
+            _des("ctr", "56 bits can be searched"),
+        )
+    }
+)
+"""Approaches by name. "encryption" is an alias of "permutation"."""
+
+ALIASES: Mapping[str, str] = MappingProxyType({"encryption": "permutation"})
+
+
+def get_approach(name: str) -> Approach:
+    """The approach of that name or alias.
+
+    Raises:
+        ValueError: There is none; the message lists the choices.
+    """
+    name = ALIASES.get(name, name)
+    if name not in APPROACHES:
+        raise ValueError(f"unknown approach {name!r}; choose one of {', '.join(APPROACHES)}")
+    return APPROACHES[name]
+
+
+def protective_approach(name: str) -> Approach:
+    """The approach of that name, if it hides anything: what every way of saving a picture asks for.
+
+    Raises:
+        ValueError: Unknown, or "original", which leaves the face bare.
+    """
+    approach = get_approach(name)
+    if approach.hides == "nothing":
+        raise ValueError(f"{name!r} leaves the face bare: it serves evaluation in memory and is never saved")
+    return approach
+
+
+def draw_key(approach: Approach) -> Key:
+    """A fresh key for an approach; one that nobody uses for those without a cipher."""
+    if approach.cipher is ciphers.DesKey:
+        return ciphers.draw_des_key()
+    return ciphers.draw_permutation_key()
+
+
+def anonymize_crop(
+    crop: CanonicalCrop, approach: str, *, rng: Draws | None = None, key: Key | None = None
+) -> AnonymizedFace:
+    """Anonymize a canonical crop.
+
+    Args:
+        crop: The face, shape (S, S, 3).
+        approach: Name in `APPROACHES`, or the alias "encryption". "original" leaves the face bare and serves
+            estimation in memory.
+        rng: Source of the mosaic's draws; by default a fresh cryptographic one.
+        key: For a cipher; by default a fresh one that is thrown away, so that nobody can undo it.
+
+    Returns:
+        The anonymized crop, the mask of its eye region, and the receipt.
+
+    Raises:
+        ValueError: Unknown approach, or a key of the wrong kind.
+        UnusableFaceError: The eye region lies outside the crop.
+    """
+    entry = get_approach(approach)
+    size = crop.size
+    eyes = eye_region(crop.landmarks, size)
+    region = {"eyes": eyes, "face": face_region(size)}.get(entry.hides, (0, 0, size, size))
+    pixels, parameters = entry.apply(
+        crop.pixels, region, entry.sizes(size), rng or ChaChaDraws(), key or draw_key(entry)
+    )
+    eye_mask = np.zeros((size, size), np.bool_)
+    eye_mask[eyes[1] : eyes[3], eyes[0] : eyes[2]] = True
+    return AnonymizedFace(pixels, eye_mask, Receipt(entry.name, parameters, region, eyes, (size, size)))
+
+
+def paste(picture: Image, crop: CanonicalCrop, face: AnonymizedFace) -> tuple[Image, Receipt]:
+    """Put the processed region of an anonymized crop back into the picture it came from.
+
+    Every pixel of the picture that the region touches is replaced, from processed pixels alone.
+
+    Args:
+        picture: Shape (H, W, 3), uint8 RGB.
+        crop: The crop that `face` was made from.
+        face: Its anonymized form.
+
+    Returns:
+        A new picture, and a receipt whose region is the replaced pixels' bounding box in it.
+
+    Raises:
+        ValueError: `picture` is no RGB picture.
+        UnusableFaceError: Nothing of the region lies in the picture.
+    """
+    height, width = check_image(picture).shape[:2]
+    x0, y0, x1, y1 = face.receipt.region
+    # Corners of the region's pixels, not their centres.
+    corners = np.array([[x, y] for x in (x0 - 0.5, x1 - 0.5) for y in (y0 - 0.5, y1 - 0.5)])
+    corners = corners @ crop.to_image[:, :2].T + crop.to_image[:, 2]
+    left, top = (max(0, math.floor(value)) for value in corners.min(0))
+    right, bottom = (
+        min(limit, math.ceil(v) + 1) for limit, v in zip((width, height), corners.max(0), strict=True)
+    )
+    if right <= left or bottom <= top:
+        raise UnusableFaceError("the region to hide lies outside the picture")
+    to_crop = cv2.invertAffineTransform(crop.to_image)
+    columns, rows = np.meshgrid(np.arange(left, right), np.arange(top, bottom))
+    x, y = (to_crop[axis, 0] * columns + to_crop[axis, 1] * rows + to_crop[axis, 2] for axis in (0, 1))
+    # Half a diagonal of the picture's pixel, in pixels of the crop: a pixel that is touched is replaced.
+    reach = float(np.hypot(*to_crop[:, 0])) / math.sqrt(2)
+    inside = (
+        (x >= x0 - 0.5 - reach) & (x <= x1 - 0.5 + reach) & (y >= y0 - 0.5 - reach) & (y <= y1 - 0.5 + reach)
+    )
+    if not inside.any():
+        raise UnusableFaceError("the region to hide lies outside the picture")
+    smooth = APPROACHES[face.approach].smooth
+    values = cv2.remap(
+        np.ascontiguousarray(face.pixels[y0:y1, x0:x1]),
+        (x - x0).astype(np.float32),
+        (y - y0).astype(np.float32),
+        cv2.INTER_LINEAR if smooth else cv2.INTER_NEAREST,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+    result = picture.copy()
+    result[top:bottom, left:right][inside] = values[inside]
+    receipt = Receipt(
+        face.approach, face.receipt.parameters, (left, top, right, bottom), None, (width, height)
+    )
+    return result, receipt
+
+
+def anonymize_region(
+    picture: Image, region: Region, approach: str, *, rng: Draws | None = None, key: Key | None = None
+) -> tuple[Image, Receipt]:
+    """Apply an approach to a whole rectangle of a picture, without warping.
+
+    Serves ciphers, which act on the axis-aligned face box so that they can be undone, and regions that the
+    caller names. Sizes are those of a canonical crop whose face box is as large as the region.
+
+    Args:
+        picture: Shape (H, W, 3), uint8 RGB.
+        region: xyxy in whole pixels, half open; its bytes are a multiple of 8 for DES in ECB and CBC mode.
+        approach: Name in `APPROACHES` that hides something.
+        rng: As `anonymize_crop`.
+        key: As `anonymize_crop`.
+
+    Returns:
+        A new picture, and its receipt.
+
+    Raises:
+        ValueError: Unknown approach, "original", a region without area or outside, or a key of another kind.
+    """
+    entry = protective_approach(approach)
+    x0, y0, x1, y1 = region
+    sizes = entry.sizes(_round(max(x1 - x0, y1 - y0) / (_FACE_BOX[2] - _FACE_BOX[0])))
+    pixels, parameters = entry.apply(picture, region, sizes, rng or ChaChaDraws(), key or draw_key(entry))
+    height, width = picture.shape[:2]
+    return pixels, Receipt(entry.name, parameters, region, None, (width, height))
+
+
+def decrypt_region(picture: Image, receipt: Receipt, key: Key) -> Image:
+    """Undo a cipher in the region that its receipt names. The result shows a bare face.
+
+    Args:
+        picture: Shape (H, W, 3), uint8 RGB, losslessly kept.
+        receipt: From `anonymize_region` or `anonymize_crop`.
+        key: The key that was used. A wrong one is not noticed: it gives noise.
+
+    Returns:
+        A new picture: for DES the original pixels, for the permutation each value with its lowest bit set.
+
+    Raises:
+        ValueError: The approach has no key, the key is of another kind, or the receipt does not fit.
+    """
+    entry = get_approach(receipt.approach)
+    if entry.cipher is None:
+        raise ValueError(f"{receipt.approach} cannot be undone: it keeps too little of the face")
+    _check_region(picture, receipt.region)
+    if receipt.size != (picture.shape[1], picture.shape[0]):
+        raise ValueError(
+            f"the receipt is for a picture of {receipt.size}, this one has {picture.shape[1::-1]}"
+        )
+    x0, y0, x1, y1 = receipt.region
+    inner = np.ascontiguousarray(picture[y0:y1, x0:x1])
+    result = picture.copy()
+    if entry.cipher is ciphers.PermutationKey:
+        result[y0:y1, x0:x1] = ciphers.decrypt_permutation(inner, _permutation_key(key))
+    else:
+        mode = DES_MODES[entry.name]
+        iv = bytes.fromhex(str(receipt.parameters.get("iv", ""))) or None
+        result[y0:y1, x0:x1] = ciphers.decrypt_des(inner, _des_key(key), mode, iv)
+    return result
+
+
+DES_MODES: Mapping[str, ciphers.DesMode] = MappingProxyType(
+    {"des-ecb": "ecb", "des-cbc": "cbc", "des-ctr": "ctr"}
+)
+
+
+def cipher_region(box: tuple[float, float, float, float], width: int, height: int) -> Region:
+    """The face box with its sides rounded up to multiples of 8, moved into the picture.
+
+    Args:
+        box: Face box, xyxy in pixels.
+        width: Of the picture.
+        height: Of the picture.
+
+    Returns:
+        xyxy in whole pixels, half open; each side is a multiple of 8 and at most the picture's.
+
+    Raises:
+        UnusableFaceError: The picture is smaller than 8 pixels, or the box lies outside it.
+
+    >>> cipher_region((10.2, 5, 20, 22), 100, 24)
+    (10, 0, 26, 24)
+    """
+    if box[0] >= width or box[1] >= height or box[2] <= 0 or box[3] <= 0:
+        raise UnusableFaceError("the face box lies outside the picture")
+    spans = []
+    for low, high, limit in ((box[0], box[2], width), (box[1], box[3], height)):
+        start, stop = max(0, math.floor(low)), min(limit, math.ceil(high))
+        length = min(-(-(stop - start) // 8) * 8, limit // 8 * 8)
+        if length < 8:
+            raise UnusableFaceError("the picture is too small for a cipher: a side is under 8 pixels")
+        spans.append((min(start, limit - length), length))
+    (x0, across), (y0, down) = spans
+    return x0, y0, x0 + across, y0 + down

@@ -1,0 +1,1 @@
+"""How well ages are estimated from anonymized faces: metrics and their intervals."""

@@ -1,0 +1,364 @@
+"""The whole way, composed: photograph -> detection -> alignment -> anonymization -> estimation -> decision.
+
+Between alignment and anonymization a bare face is held in memory; it is never returned, logged or written.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TypeVar
+
+from ageveil import alignment, anonymization, boards, decision, detection, estimation
+from ageveil.detection import DetectorOptions, LandmarkSet
+from ageveil.errors import AgeveilError, LeakError, NoFaceError, SeveralFacesError, UnusableFaceError
+from ageveil.image import Limits, Source, read_image
+from ageveil.types import (
+    AgeDistribution,
+    AnonymizedFace,
+    AnonymizedPicture,
+    Box,
+    CanonicalCrop,
+    Decision,
+    Draws,
+    Face,
+    Image,
+    Policy,
+    Receipt,
+)
+
+DEFAULT_APPROACH = "mosaic"
+
+LEAK_DETECTOR = "libfacedetection"
+_LEAK_OPTIONS = DetectorOptions(max_side=960, threshold=detection.DETECTORS[LEAK_DETECTOR].low_threshold)
+# A whole picture is searched at the first of these sizes; while the leak check finds a face uncovered, at the
+# next. Beyond the last a network's memory would grow to gigabytes.
+_PICTURE_SIDES = (480, 960, 1920)
+# Above this disagreement between landmarks and detector the eye region may be misplaced: hide the whole face.
+_TRUSTED_EYES = 0.3
+# An uncovered strip of eyes in a photograph varies by more than this (standard deviation of its grey values);
+# a bar over the eyes does not. benchmarks/landmarks.py prints the smallest values on real faces.
+_FLAT_EYES = 2.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Estimate:
+    """What was read from one photograph.
+
+    Attributes:
+        box: Where the viewer's face is, in pixels of the photograph.
+        face: The anonymized crop: all that the estimator saw.
+        distribution: How probable each age is.
+    """
+
+    box: Box
+    face: AnonymizedFace
+    distribution: AgeDistribution
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """The way through with its choices made. Holds no state: weights are loaded once for the whole process.
+
+    Attributes:
+        approach: Name in `ageveil.anonymization.APPROACHES`.
+        model: Name in `ageveil.estimation.MODELS`.
+        detector: Name in `ageveil.detection.DETECTORS`.
+        landmarks: "5", or "68" with the extra `dlib-models`.
+        allow_others: Take the largest face even where another one is of similar size.
+        options: How the detector looks at a photograph of a viewer.
+        limits: Largest picture that is read.
+    """
+
+    approach: str = DEFAULT_APPROACH
+    model: str = estimation.DEFAULT_MODEL
+    detector: str = "centerface"
+    landmarks: LandmarkSet = "5"
+    allow_others: bool = False
+    options: DetectorOptions = DetectorOptions()
+    limits: Limits = Limits()
+
+    def __post_init__(self) -> None:
+        anonymization.get_approach(self.approach)
+        estimation.get_model(self.model)
+        detection.get_detector(self.detector)
+
+    def anonymize_viewer(self, photo: Source, *, rng: Draws | None = None) -> tuple[Box, AnonymizedFace]:
+        """Find the viewer in a photograph and anonymize the face.
+
+        Args:
+            photo: Path, bytes, binary file or RGB array.
+            rng: Source of random draws; by default a fresh cryptographic one.
+
+        Returns:
+            The face's box in the photograph and the anonymized crop.
+
+        Raises:
+            ValueError: An array is no RGB picture.
+            ImageError: The photograph cannot be read.
+            NoFaceError: It shows no face.
+            SeveralFacesError: It shows a second face of similar size.
+            UnusableFaceError: Too little of the face is in it, it is turned too far, or its eyes are covered.
+        """
+        face, crop = self._viewer(read_image(photo, limits=self.limits))
+        return face.box, anonymization.anonymize_crop(crop, self.approach, rng=rng)
+
+    def estimate(self, photo: Source, *, rng: Draws | None = None) -> Estimate:
+        """Anonymize the viewer's face and estimate the age from what is left.
+
+        Args and errors as `anonymize_viewer`; ModelError where weights are missing or damaged.
+        """
+        box, face = self.anonymize_viewer(photo, rng=rng)
+        (distribution,) = estimation.estimate([face], self.model, threads=self.options.threads)
+        return Estimate(box, face, distribution)
+
+    def rate(self, photo: Source, board: str, rating: str, policy: Policy = Policy()) -> Decision:
+        """Decide whether the viewer in a photograph may see a title of that rating.
+
+        The photograph is not even opened where the answer does not depend on it (as for a minimum age of 0).
+
+        Args:
+            photo: Path, bytes, binary file or RGB array.
+            board: Key of a classification body, as "mpa".
+            rating: One of its marks, as "R".
+            policy: How sure the answer must be.
+
+        Raises:
+            ValueError: Unknown board or rating.
+            AgeveilError: As `estimate`.
+        """
+        mark = boards.get_rating(board, rating)
+        settled = decision.settle(mark, policy)
+        return settled or decision.decide(self.estimate(photo).distribution, mark, policy)
+
+    def estimate_many(
+        self, photos: Iterable[Source], *, workers: int | None = None
+    ) -> Iterator[Estimate | AgeveilError]:
+        """Estimate many photographs on all cores, in order.
+
+        Args:
+            photos: Any number of photographs; read as they are needed.
+            workers: Threads, by default as many as there are cores.
+
+        Yields:
+            For each photograph its estimate, or the error that it ended in.
+        """
+        # One thread for each photograph serves many of them better than several for one.
+        single = replace(self, options=replace(self.options, threads=1))
+        yield from map_ordered(single.estimate, photos, workers)
+
+    def anonymize_picture(
+        self,
+        photo: Source,
+        *,
+        expect_faces: int | None = None,
+        regions: Sequence[anonymization.Region] = (),
+        key: anonymization.Key | None = None,
+        rng: Draws | None = None,
+    ) -> AnonymizedPicture:
+        """Anonymize every face of a whole picture in place, and check that none was missed.
+
+        After the faces that this pipeline's detector finds, a second, different detector looks for faces at a
+        lower threshold. While it finds one that was not processed, the picture is searched at a larger size;
+        in the end it is refused. What both detectors miss is not noticed: docs/approaches.md tells how often.
+
+        Args:
+            photo: Path, bytes, binary file or RGB array.
+            expect_faces: How many faces there are: another number is an error.
+            regions: Rectangles that are hidden whatever the detectors find, xyxy in whole pixels, half open.
+            key: For a cipher; by default a fresh one that is thrown away.
+            rng: Source of random draws; by default a fresh cryptographic one.
+
+        Raises:
+            ValueError: The approach is "original", a key is of the wrong kind, or a region lies outside.
+            ImageError: The picture cannot be read.
+            NoFaceError: No face was found and no region was given, or fewer than expected.
+            SeveralFacesError: More faces than expected.
+            LeakError: The second detector still sees a face that was not processed.
+        """
+        anonymization.protective_approach(self.approach)
+        image = read_image(photo, limits=self.limits)
+        hide = partial(self._hide, image, regions=regions, key=key, rng=rng)
+        with ThreadPoolExecutor(1) as pool:
+            # The second detector reads the same picture, so both look at once.
+            suspects = pool.submit(detection.find_boxes, image, LEAK_DETECTOR, _LEAK_OPTIONS)
+            for side in _PICTURE_SIDES:
+                faces = self._all_faces(image, side)
+                picture = hide(faces)
+                exposed = [p.box for p in suspects.result() if not _is_covered(p.box, picture.receipts)]
+                if not exposed or side >= max(image.shape):
+                    break
+        _check_count(len(faces), expect_faces, named_regions=bool(regions))
+        if exposed:
+            raise LeakError(
+                f"a second detector sees {_count(len(exposed), 'face')} that the first did not; nothing was "
+                f"written (hide by hand: {', '.join(_as_region(box) for box in exposed)})"
+            )
+        return picture
+
+    def _viewer(self, image: Image) -> tuple[Face, CanonicalCrop]:
+        faces = detection.detect(image, self.detector, landmarks=self.landmarks, options=self.options)
+        face = detection.choose_viewer(faces, allow_others=self.allow_others)
+        if face is None:
+            raise NoFaceError("no face found in the photograph")
+        crop = alignment.align(image, face)
+        _check_eyes_visible(crop)
+        return face, crop
+
+    def _all_faces(self, image: Image, max_side: int) -> tuple[Face, ...]:
+        threshold = detection.get_detector(self.detector).low_threshold
+        options = replace(self.options, max_side=max_side, threshold=threshold)
+        return detection.detect(image, self.detector, landmarks=self.landmarks, options=options)
+
+    def _hide(
+        self,
+        image: Image,
+        faces: Sequence[Face],
+        *,
+        regions: Sequence[anonymization.Region],
+        key: anonymization.Key | None,
+        rng: Draws | None,
+    ) -> AnonymizedPicture:
+        """Hide faces and named regions, one after the other."""
+        entry = anonymization.protective_approach(self.approach)
+        key = key or anonymization.draw_key(entry)
+        height, width = image.shape[:2]
+        picture, receipts = image, []
+        rectangles = list(regions)
+        for face in faces:
+            if entry.hides == "all":
+                rectangles.append(anonymization.cipher_region(face.box.as_tuple(), width, height))
+            elif face.eye_disagreement > _TRUSTED_EYES:
+                rectangles.append(_whole_pixels(face.box, width, height))
+            else:
+                crop = alignment.align(image, face, max_outside=1.0)
+                anonymized = anonymization.anonymize_crop(crop, self.approach, rng=rng, key=key)
+                picture, receipt = anonymization.paste(picture, crop, anonymized)
+                receipts.append(receipt)
+        for rectangle in rectangles:
+            picture, receipt = anonymization.anonymize_region(
+                picture, rectangle, self.approach, rng=rng, key=key
+            )
+            receipts.append(receipt)
+        return AnonymizedPicture(picture, tuple(receipts))
+
+
+def _check_eyes_visible(crop: CanonicalCrop) -> None:
+    """Refuse a face whose eyes are already under a bar: an estimate from it would be of an unknown approach.
+
+    Raises:
+        UnusableFaceError: The strip between the outer eye corners is flat.
+    """
+    corners = alignment.eye_corners(crop.landmarks)
+    x0, x1 = (round(x) for x in (corners[0, 0], corners[3, 0]))
+    level, reach = round(corners[:, 1].mean()), round(0.05 * crop.size)
+    strip = crop.pixels[max(0, level - reach) : level + reach + 1, max(0, x0) : x1 + 1]
+    if strip.size == 0 or float(strip.mean(axis=2).std()) < _FLAT_EYES:
+        raise UnusableFaceError("the eyes of the face are already covered")
+
+
+def _check_count(found: int, expected: int | None, *, named_regions: bool) -> None:
+    if expected is not None and found > expected:
+        raise SeveralFacesError(f"{_count(expected, 'face')} expected, {found} found; nothing was written")
+    if expected is not None and found < expected:
+        raise NoFaceError(f"{_count(expected, 'face')} expected, {found} found; nothing was written")
+    if found == 0 and not named_regions:
+        raise NoFaceError("no face found in the picture; nothing was written")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _is_covered(box: Box, receipts: Sequence[Receipt]) -> bool:
+    """A suspected face is covered where a processed region lies in it and is no mere speck of it.
+
+    An eye region takes up about a quarter of its face's box. A box that shares only an edge with a processed
+    region, or is far larger than it, is of another face.
+    """
+    for receipt in receipts:
+        region = Box(*receipt.region)
+        shared = box.overlap(region)
+        if shared >= 0.5 * region.area and shared >= 0.1 * box.area:
+            return True
+        if shared >= 0.5 * box.area:
+            return True
+    return False
+
+
+def _whole_pixels(box: Box, width: int, height: int) -> anonymization.Region:
+    """The pixels that a box touches within a picture.
+
+    Raises:
+        UnusableFaceError: There are none.
+    """
+    inside = box.clipped(width, height)
+    if inside is None:
+        raise UnusableFaceError("a face's box lies outside the picture")
+    return math.floor(inside.x0), math.floor(inside.y0), math.ceil(inside.x1), math.ceil(inside.y1)
+
+
+def _as_region(box: Box) -> str:
+    return "--region " + ",".join(str(max(0, round(value))) for value in box.as_tuple())
+
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def map_ordered(
+    function: Callable[[T], R], items: Iterable[T], workers: int | None = None
+) -> Iterator[R | AgeveilError]:
+    """Apply a function to many items on several threads, in order, with few of them in memory at a time.
+
+    Args:
+        function: What is done with an item; called from several threads.
+        items: Read only as far ahead as keeps the workers busy.
+        workers: Threads; by default as many as there are cores.
+
+    Yields:
+        For each item the function's result, or the AgeveilError that it raised. Other errors are raised.
+
+    Raises:
+        ValueError: `workers` is below 1.
+    """
+    workers = workers if workers is not None else os.cpu_count() or 1
+    if workers < 1:
+        raise ValueError(f"workers is 1 or more, got {workers}")
+    with ThreadPoolExecutor(workers) as pool:
+        pending: deque[Future[R | AgeveilError]] = deque()
+        for item in items:
+            pending.append(pool.submit(_outcome, function, item))
+            if len(pending) > 2 * workers:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+
+
+def _outcome(function: Callable[[T], R], item: T) -> R | AgeveilError:
+    try:
+        return function(item)
+    except AgeveilError as error:
+        return error
+
+
+def rate(
+    photo: Source, board: str, rating: str, *, approach: str = DEFAULT_APPROACH, policy: Policy = Policy()
+) -> Decision:
+    """Decide with the default pipeline; see `Pipeline.rate`."""
+    return Pipeline(approach=approach).rate(photo, board, rating, policy)
+
+
+def estimate(photo: Source, *, approach: str = DEFAULT_APPROACH) -> Estimate:
+    """Estimate with the default pipeline; see `Pipeline.estimate`."""
+    return Pipeline(approach=approach).estimate(photo)
+
+
+def anonymize(photo: Source, *, approach: str = DEFAULT_APPROACH) -> AnonymizedPicture:
+    """Anonymize every face of a picture with the default pipeline; see `Pipeline.anonymize_picture`."""
+    return Pipeline(approach=approach).anonymize_picture(photo)

