@@ -5,6 +5,7 @@ The default run is short and always the same. `AGEVEIL_FUZZ=100000` draws that m
 
 import io
 import os
+import re
 import struct
 import warnings
 import zlib
@@ -17,10 +18,11 @@ from PIL import Image as PillowImage
 
 from ageveil.errors import ImageError
 from ageveil.image import Limits, read_image
+from ageveil.types import check_image
 
 LIMITS = Limits(max_bytes=20_000, max_pixels=10_000, max_side=200)
 FRESH = "AGEVEIL_FUZZ" in os.environ
-EXAMPLES = int(os.environ.get("AGEVEIL_FUZZ", "700"))
+EXAMPLES = int(os.environ.get("AGEVEIL_FUZZ", "1500"))
 
 
 def encoded(picture: PillowImage.Image, kind: str, **options: object) -> bytes:
@@ -39,7 +41,7 @@ def seeds() -> list[bytes]:
     rgba = rgb.copy()
     rgba.putalpha(PillowImage.fromarray(rng.integers(0, 256, (18, 24), np.uint8)))
     palette = rgb.quantize(16)
-    deep = PillowImage.fromarray((smooth.astype(np.uint16) * 257))
+    deep = PillowImage.fromarray(smooth.astype(np.uint16) * 257)
     exif = PillowImage.Exif()
     exif[274], exif[272] = 6, "a camera"
     exif.get_ifd(34853)[1] = "N"
@@ -92,21 +94,23 @@ EDITS = st.one_of(
 def edited(data: bytes, kind: str, place: int, what: bytes | int | None) -> bytes:
     """Apply one edit at `place`, which counts round and round the data."""
     at = place % max(1, len(data))
+    head, tail = data[:at], data[at:]
     match kind, what:
         case "overwrite", bytes():
-            return data[:at] + what + data[at + len(what) :]
+            tail = what + tail[len(what) :]
         case "insert", bytes():
-            return data[:at] + what + data[at:]
+            tail = what + tail
         case "delete", int():
-            return data[:at] + data[at + what :]
-        case "flip", int() if data:
-            return data[:at] + bytes([data[at] ^ 1 << what]) + data[at + 1 :]
+            tail = tail[what:]
+        case "flip", int() if tail:
+            tail = bytes([tail[0] ^ 1 << what]) + tail[1:]
         case "splice", bytes():
-            return data[:at] + what[at:]
+            tail = what[at:]
         case "repeat", int():
-            return data[: at + what] + data[at:]
+            tail = tail[:what] + tail
         case _:
-            return data[:at]
+            tail = b""
+    return head + tail
 
 
 def with_checksums(data: bytes) -> bytes:
@@ -133,25 +137,27 @@ def read_damaged(data, edits):
         data = edited(data, *edit)
     if data.startswith(b"\x89PNG"):
         data = with_checksums(data)
+    message = ""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
             pixels = read_image(data, limits=LIMITS)
         except ImageError as error:
-            assert "\n" not in str(error)
+            message = str(error)
         else:
-            assert pixels.dtype == np.uint8
-            assert pixels.ndim == 3
-            assert pixels.shape[2] == 3
-            assert max(pixels.shape) <= LIMITS.max_side
+            check_image(pixels)
+            assert max(pixels.shape[:2]) <= LIMITS.max_side
             assert pixels.shape[0] * pixels.shape[1] <= LIMITS.max_pixels
+    assert "\n" not in message
     assert caught == []
 
 
 def test_damaged_files_end_in_a_picture_or_an_image_error(capfd):
     read_damaged()
     printed = capfd.readouterr()
-    assert (printed.out, printed.err) == ("", "")
+    assert printed.out == ""
+    # libtiff reports damage on standard error by itself, as "ZIPDecode: ..."; nothing else may speak.
+    assert [line for line in printed.err.splitlines() if not re.match(r"[\w.]+: ", line)] == []
 
 
 @pytest.mark.parametrize("data", SEEDS)

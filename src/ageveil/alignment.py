@@ -80,17 +80,19 @@ def align(
         The crop, shape (S, S, 3), with the landmarks in its pixels.
 
     Raises:
-        ValueError: `image` is no RGB picture or `size` is below 32.
+        ValueError: `image` is no RGB picture, `size` is below 32 or `max_outside` is no share.
         UnusableFaceError: More of the crop lies outside the picture, or the face is turned too far.
     """
     check_image(image)
+    if not 0 <= max_outside <= 1:
+        raise ValueError(f"max_outside is a share in [0, 1], got {max_outside}")
     if face.eye_disagreement > MAX_EYE_DISAGREEMENT:
         raise UnusableFaceError("the landmarks do not fit the face: it is turned too far or partly hidden")
     to_image = crop_transform(face.landmarks, size)
     height, width = image.shape[:2]
     columns, rows = np.meshgrid(np.arange(size), np.arange(size))
     x, y = (to_image[axis, 0] * columns + to_image[axis, 1] * rows + to_image[axis, 2] for axis in (0, 1))
-    outside = 1 - float(((x >= 0) & (x <= width - 1) & (y >= 0) & (y <= height - 1)).mean())
+    outside = float(((x < 0) | (x > width - 1) | (y < 0) | (y > height - 1)).mean())
     if outside > max_outside:
         raise UnusableFaceError(
             f"{outside:.0%} of the face's crop lies outside the picture, at most {max_outside:.0%} may"
@@ -99,3 +101,32 @@ def align(
     landmarks = face.landmarks @ to_crop[:, :2].T + to_crop[:, 2]
     pixels = cv2.warpAffine(image, to_image, (size, size), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
     return CanonicalCrop(np.asarray(pixels, np.uint8), landmarks, to_image, outside)
+
+
+def frame_aligned(image: Image, face: Face, *, size: int = CROP_SIZE) -> CanonicalCrop:
+    """Take a whole picture that its makers aligned and cropped to the canonical framing as the crop.
+
+    Args:
+        image: Square picture, shape (H, H, 3), uint8 RGB.
+        face: Its face; gives the landmarks.
+        size: Side S of the crop in pixels; the picture is resized bilinearly.
+
+    Returns:
+        The crop, shape (S, S, 3), with nothing outside.
+
+    Raises:
+        ValueError: `image` is no RGB picture or `size` is below 32.
+        UnusableFaceError: The picture is not square, so it is no such crop.
+    """
+    height, width = check_image(image).shape[:2]
+    if size < 32:
+        raise ValueError(f"a crop has a side of at least 32 pixels, got {size}")
+    if height != width:
+        raise UnusableFaceError(f"an aligned crop is square, got {width} x {height} pixels")
+    # A pixel's centre is at a whole number, its left edge half a pixel before.
+    step = width / size
+    to_image = np.array([[step, 0, 0.5 * step - 0.5], [0, step, 0.5 * step - 0.5]])
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    pixels = cv2.warpAffine(image, to_image, (size, size), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    landmarks = (face.landmarks + 0.5) / step - 0.5
+    return CanonicalCrop(np.asarray(pixels, np.uint8), landmarks, to_image, 0.0)

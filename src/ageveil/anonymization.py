@@ -29,11 +29,11 @@ Parameters = dict[str, int | float | str]
 _REFERENCE_SIZE = 200
 # The blurred face box, as fractions of the crop: the mean HOG face box of the UTKFace crops.
 _FACE_BOX = (0.06, 0.04, 0.95, 0.94)
-# How far the eye region reaches beyond the outer eye corners to both sides, and above and below the mean
-# height of the corners, in distances between the eye centres. So the rectangle is as wide as the mean
-# 68-point one; it is taller, because brows rise and eye corners do not tell how far
+# How far the eye region reaches beyond the outer eye corners to both sides, above the highest corner and
+# below the lowest one, in distances between the eye centres. So the rectangle is as wide as the mean
+# 68-point one; it is taller, because brows rise, lower lids sink, and eye corners do not tell how far
 # (tests/test_anonymization.py states what it covers).
-_BESIDE_CORNERS, _ABOVE_CORNERS, _BELOW_CORNERS = 0.415, 0.555, 0.10
+_BESIDE_CORNERS, _ABOVE_CORNERS, _BELOW_CORNERS = 0.415, 0.545, 0.16
 # Points of the eyebrows and eyes in the 68-point set.
 _EYES_AND_BROWS = [*range(17, 27), *range(36, 48)]
 _MARGIN = 0.10
@@ -62,7 +62,7 @@ def eye_region(landmarks: NDArray[np.float64], size: int) -> Region:
 
     Raises:
         ValueError: The landmarks are of another shape.
-        UnusableFaceError: Nothing of the region lies in the crop, or an eye does not.
+        UnusableFaceError: A point of the eyes, or of the brows where they are known, lies outside the crop.
 
     Source:
         Ye et al. 2018, section III-A1.
@@ -75,9 +75,8 @@ def eye_region(landmarks: NDArray[np.float64], size: int) -> Region:
     elif landmarks.shape == (5, 2):
         points = landmarks[:4]
         distance = float(np.linalg.norm(points[:2].mean(0) - points[2:].mean(0)))
-        left, right, level = points[:, 0].min(), points[:, 0].max(), points[:, 1].mean()
-        low = np.array([left - _BESIDE_CORNERS * distance, level - _ABOVE_CORNERS * distance])
-        high = np.array([right + _BESIDE_CORNERS * distance, level + _BELOW_CORNERS * distance])
+        low = points.min(0) - distance * np.array([_BESIDE_CORNERS, _ABOVE_CORNERS])
+        high = points.max(0) + distance * np.array([_BESIDE_CORNERS, _BELOW_CORNERS])
     else:
         raise ValueError(f"landmarks have shape (5, 2) or (68, 2), got {landmarks.shape}")
     if (points.min(0) < 0).any() or (points.max(0) > size - 1).any():
@@ -199,8 +198,11 @@ def blur(crop: Image, region: Region, *, radius: int, sigma: float) -> Image:
     return result
 
 
-Apply = Callable[[Image, Region, Parameters, Draws, Key], tuple[Image, Parameters]]
-"""(picture, region, sizes, draws, key) -> (new picture, parameters for the receipt)."""
+Apply = Callable[[Image, Region, Parameters, Draws | None, Key | None], tuple[Image, Parameters]]
+"""(picture, region, sizes, draws, key) -> (new picture, parameters for the receipt).
+
+Draws and key of None stand for fresh ones, which are made only where an approach uses them.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,9 +240,9 @@ def _apply_original(crop: Image, region: Region, sizes: Parameters, *_: object) 
 
 
 def _apply_mosaic(
-    crop: Image, region: Region, sizes: Parameters, rng: Draws, _: Key
+    crop: Image, region: Region, sizes: Parameters, rng: Draws | None, _: Key | None
 ) -> tuple[Image, Parameters]:
-    return mosaic(crop, region, cell=int(sizes["cell"]), rng=rng), sizes
+    return mosaic(crop, region, cell=int(sizes["cell"]), rng=rng or ChaChaDraws()), sizes
 
 
 def _apply_mask(crop: Image, region: Region, sizes: Parameters, *_: object) -> tuple[Image, Parameters]:
@@ -252,7 +254,7 @@ def _apply_blur(crop: Image, region: Region, sizes: Parameters, *_: object) -> t
 
 
 def _apply_permutation(
-    crop: Image, region: Region, sizes: Parameters, _: Draws, key: Key
+    crop: Image, region: Region, sizes: Parameters, _: Draws | None, key: Key | None
 ) -> tuple[Image, Parameters]:
     _check_region(crop, region)
     x0, y0, x1, y1 = region
@@ -261,20 +263,26 @@ def _apply_permutation(
     return result, sizes
 
 
-def _permutation_key(key: Key) -> ciphers.PermutationKey:
+def _permutation_key(key: Key | None) -> ciphers.PermutationKey:
+    if key is None:
+        return ciphers.draw_permutation_key()
     if not isinstance(key, ciphers.PermutationKey):
         raise ValueError(f"the permutation takes a key with k1 and k2, got a {type(key).__name__}")
     return key
 
 
-def _des_key(key: Key) -> ciphers.DesKey:
+def _des_key(key: Key | None) -> ciphers.DesKey:
+    if key is None:
+        return ciphers.draw_des_key()
     if not isinstance(key, ciphers.DesKey):
         raise ValueError(f"DES takes a key of 8 bytes, got a {type(key).__name__}")
     return key
 
 
 def _apply_des(mode: ciphers.DesMode) -> Apply:
-    def apply(crop: Image, region: Region, sizes: Parameters, _: Draws, key: Key) -> tuple[Image, Parameters]:
+    def apply(
+        crop: Image, region: Region, sizes: Parameters, _: Draws | None, key: Key | None
+    ) -> tuple[Image, Parameters]:
         _check_region(crop, region)
         x0, y0, x1, y1 = region
         inner, iv = ciphers.encrypt_des(crop[y0:y1, x0:x1], _des_key(key), mode)
@@ -370,10 +378,14 @@ def protective_approach(name: str) -> Approach:
 
 
 def draw_key(approach: Approach) -> Key:
-    """A fresh key for an approach; one that nobody uses for those without a cipher."""
-    if approach.cipher is ciphers.DesKey:
-        return ciphers.draw_des_key()
-    return ciphers.draw_permutation_key()
+    """A fresh key for a cipher.
+
+    Raises:
+        ValueError: The approach takes no key.
+    """
+    if approach.cipher is None:
+        raise ValueError(f"{approach.name} takes no key: it cannot be undone")
+    return ciphers.draw_des_key() if approach.cipher is ciphers.DesKey else ciphers.draw_permutation_key()
 
 
 def anonymize_crop(
@@ -399,9 +411,7 @@ def anonymize_crop(
     size = crop.size
     eyes = eye_region(crop.landmarks, size)
     region = {"eyes": eyes, "face": face_region(size)}.get(entry.hides, (0, 0, size, size))
-    pixels, parameters = entry.apply(
-        crop.pixels, region, entry.sizes(size), rng or ChaChaDraws(), key or draw_key(entry)
-    )
+    pixels, parameters = entry.apply(crop.pixels, region, entry.sizes(size), rng, key)
     eye_mask = np.zeros((size, size), np.bool_)
     eye_mask[eyes[1] : eyes[3], eyes[0] : eyes[2]] = True
     return AnonymizedFace(pixels, eye_mask, Receipt(entry.name, parameters, region, eyes, (size, size)))
@@ -421,10 +431,14 @@ def paste(picture: Image, crop: CanonicalCrop, face: AnonymizedFace) -> tuple[Im
         A new picture, and a receipt whose region is the replaced pixels' bounding box in it.
 
     Raises:
-        ValueError: `picture` is no RGB picture.
+        ValueError: `picture` is no RGB picture, `face` is bare ("original"), or it is of another size than
+            `crop`.
         UnusableFaceError: Nothing of the region lies in the picture.
     """
     height, width = check_image(picture).shape[:2]
+    smooth = protective_approach(face.approach).smooth
+    if face.receipt.size != (crop.size, crop.size):
+        raise ValueError(f"the anonymized face is of size {face.receipt.size}, the crop of {crop.size}")
     x0, y0, x1, y1 = face.receipt.region
     # Corners of the region's pixels, not their centres.
     corners = np.array([[x, y] for x in (x0 - 0.5, x1 - 0.5) for y in (y0 - 0.5, y1 - 0.5)])
@@ -445,7 +459,6 @@ def paste(picture: Image, crop: CanonicalCrop, face: AnonymizedFace) -> tuple[Im
     )
     if not inside.any():
         raise UnusableFaceError("the region to hide lies outside the picture")
-    smooth = APPROACHES[face.approach].smooth
     values = cv2.remap(
         np.ascontiguousarray(face.pixels[y0:y1, x0:x1]),
         (x - x0).astype(np.float32),
@@ -455,10 +468,9 @@ def paste(picture: Image, crop: CanonicalCrop, face: AnonymizedFace) -> tuple[Im
     )
     result = picture.copy()
     result[top:bottom, left:right][inside] = values[inside]
-    receipt = Receipt(
-        face.approach, face.receipt.parameters, (left, top, right, bottom), None, (width, height)
-    )
-    return result, receipt
+    rows_hit, columns_hit = (np.flatnonzero(inside.any(axis)).tolist() for axis in (1, 0))
+    box = (left + columns_hit[0], top + rows_hit[0], left + columns_hit[-1] + 1, top + rows_hit[-1] + 1)
+    return result, Receipt(face.approach, face.receipt.parameters, box, None, (width, height))
 
 
 def anonymize_region(
@@ -485,7 +497,7 @@ def anonymize_region(
     entry = protective_approach(approach)
     x0, y0, x1, y1 = region
     sizes = entry.sizes(_round(max(x1 - x0, y1 - y0) / (_FACE_BOX[2] - _FACE_BOX[0])))
-    pixels, parameters = entry.apply(picture, region, sizes, rng or ChaChaDraws(), key or draw_key(entry))
+    pixels, parameters = entry.apply(picture, region, sizes, rng, key)
     height, width = picture.shape[:2]
     return pixels, Receipt(entry.name, parameters, region, None, (width, height))
 

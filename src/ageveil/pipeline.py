@@ -5,6 +5,7 @@ Between alignment and anonymization a bare face is held in memory; it is never r
 
 from __future__ import annotations
 
+import json
 import math
 import os
 from collections import deque
@@ -12,12 +13,23 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
+
 from ageveil import alignment, anonymization, boards, decision, detection, estimation
-from ageveil.detection import DetectorOptions, LandmarkSet
-from ageveil.errors import AgeveilError, LeakError, NoFaceError, SeveralFacesError, UnusableFaceError
-from ageveil.image import Limits, Source, read_image
+from ageveil.detection import DetectorOptions
+from ageveil.errors import (
+    AgeveilError,
+    CipherError,
+    LeakError,
+    NoFaceError,
+    OutputError,
+    SeveralFacesError,
+    UnusableFaceError,
+)
+from ageveil.image import Limits, Source, check_output, read_image, write_image, write_text
 from ageveil.types import (
     AgeDistribution,
     AnonymizedFace,
@@ -44,6 +56,8 @@ _TRUSTED_EYES = 0.3
 # An uncovered strip of eyes in a photograph varies by more than this (standard deviation of its grey values);
 # a bar over the eyes does not. benchmarks/landmarks.py prints the smallest values on real faces.
 _FLAT_EYES = 2.0
+_MAX_RECEIPT_BYTES = 1 << 20
+_NOISE_CORRELATION = 0.6
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,7 +92,7 @@ class Pipeline:
     approach: str = DEFAULT_APPROACH
     model: str = estimation.DEFAULT_MODEL
     detector: str = "centerface"
-    landmarks: LandmarkSet = "5"
+    landmarks: str = "5"
     allow_others: bool = False
     options: DetectorOptions = DetectorOptions()
     limits: Limits = Limits()
@@ -87,6 +101,7 @@ class Pipeline:
         anonymization.get_approach(self.approach)
         estimation.get_model(self.model)
         detection.get_detector(self.detector)
+        detection.get_landmarks(self.landmarks)
 
     def anonymize_viewer(self, photo: Source, *, rng: Draws | None = None) -> tuple[Box, AnonymizedFace]:
         """Find the viewer in a photograph and anonymize the face.
@@ -105,7 +120,7 @@ class Pipeline:
             SeveralFacesError: It shows a second face of similar size.
             UnusableFaceError: Too little of the face is in it, it is turned too far, or its eyes are covered.
         """
-        face, crop = self._viewer(read_image(photo, limits=self.limits))
+        face, crop = self.align_viewer(read_image(photo, limits=self.limits))
         return face.box, anonymization.anonymize_crop(crop, self.approach, rng=rng)
 
     def estimate(self, photo: Source, *, rng: Draws | None = None) -> Estimate:
@@ -201,7 +216,15 @@ class Pipeline:
             )
         return picture
 
-    def _viewer(self, image: Image) -> tuple[Face, CanonicalCrop]:
+    def align_viewer(self, image: Image) -> tuple[Face, CanonicalCrop]:
+        """Find the viewer's face and warp it upright. What comes back is a bare face, for use in memory only.
+
+        Args:
+            image: Picture, shape (H, W, 3), uint8 RGB.
+
+        Raises:
+            FaceError: As `anonymize_viewer`.
+        """
         faces = detection.detect(image, self.detector, landmarks=self.landmarks, options=self.options)
         face = detection.choose_viewer(faces, allow_others=self.allow_others)
         if face is None:
@@ -212,7 +235,8 @@ class Pipeline:
 
     def _all_faces(self, image: Image, max_side: int) -> tuple[Face, ...]:
         threshold = detection.get_detector(self.detector).low_threshold
-        options = replace(self.options, max_side=max_side, threshold=threshold)
+        # One thread: the second detector has the other core.
+        options = replace(self.options, max_side=max_side, threshold=threshold, threads=1)
         return detection.detect(image, self.detector, landmarks=self.landmarks, options=options)
 
     def _hide(
@@ -226,7 +250,7 @@ class Pipeline:
     ) -> AnonymizedPicture:
         """Hide faces and named regions, one after the other."""
         entry = anonymization.protective_approach(self.approach)
-        key = key or anonymization.draw_key(entry)
+        key = key or (anonymization.draw_key(entry) if entry.cipher else None)
         height, width = image.shape[:2]
         picture, receipts = image, []
         rectangles = list(regions)
@@ -246,6 +270,81 @@ class Pipeline:
             )
             receipts.append(receipt)
         return AnonymizedPicture(picture, tuple(receipts))
+
+
+def save_anonymized(path: str | os.PathLike[str], result: AnonymizedFace | AnonymizedPicture) -> None:
+    """Write an anonymized face or picture, and its receipts beside it as `<name>.receipt.json`.
+
+    Args:
+        path: Where to; the suffix names the format, a lossless one where a cipher is to be undone.
+        result: What to write.
+
+    Raises:
+        ValueError: A receipt says that the face was left bare ("original"), or there is no receipt.
+        OutputError: The path cannot be written; then nothing is left behind.
+    """
+    receipts = (result.receipt,) if isinstance(result, AnonymizedFace) else result.receipts
+    if not receipts:
+        raise ValueError("nothing was anonymized: there is no receipt")
+    entries = [anonymization.protective_approach(receipt.approach) for receipt in receipts]
+    target = check_output(path, lossless=any(entry.reversible for entry in entries))
+    content = json.dumps({"receipts": [receipt.to_json() for receipt in receipts]}, indent=1) + "\n"
+    write_text(receipt_path(target), content)
+    try:
+        write_image(target, result.pixels, lossless=any(entry.reversible for entry in entries))
+    except OutputError:
+        receipt_path(target).unlink(missing_ok=True)
+        raise
+
+
+def receipt_path(picture: Path) -> Path:
+    """Where the receipts of a picture stand."""
+    return picture.with_name(picture.name + ".receipt.json")
+
+
+def load_receipts(path: str | os.PathLike[str]) -> tuple[Receipt, ...]:
+    """Read the receipts that `save_anonymized` wrote.
+
+    Raises:
+        CipherError: The file is missing, too large or holds no receipts.
+    """
+    try:
+        with open(path, "rb") as file:
+            data = json.loads(file.read(_MAX_RECEIPT_BYTES))
+        return tuple(Receipt.from_json(entry) for entry in data["receipts"])
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise CipherError(f"{os.fspath(path)!r} holds no receipts that can be read") from error
+
+
+def decrypt_picture(picture: Image, receipts: Sequence[Receipt], key: anonymization.Key) -> Image:
+    """Undo the cipher of every receipt, the last one first. The result shows bare faces.
+
+    Raises:
+        CipherError: A receipt is of an approach that cannot be undone; picture, receipts and key do not fit;
+            or the result is noise, as a wrong key gives.
+    """
+    try:
+        for receipt in reversed(receipts):
+            picture = anonymization.decrypt_region(picture, receipt, key)
+    except ValueError as error:
+        raise CipherError(str(error)) from error
+    for receipt in receipts:
+        x0, y0, x1, y1 = receipt.region
+        if _is_noise(picture[y0:y1, x0:x1]):
+            raise CipherError("the result is noise: the key is another one, or the picture was changed since")
+    return picture
+
+
+def _is_noise(pixels: Image) -> bool:
+    """Neighbours in a photograph resemble each other; those of a wrongly deciphered one do not.
+
+    The permutation under a wrong key leaves a correlation of 0.1 to 0.4, a face has 0.9 and more.
+    """
+    grey = pixels.mean(axis=2)
+    left, right = grey[:, :-1].ravel(), grey[:, 1:].ravel()
+    if left.size < 2 or left.std() == 0 or right.std() == 0:
+        return False
+    return float(np.corrcoef(left, right)[0, 1]) < _NOISE_CORRELATION
 
 
 def _check_eyes_visible(crop: CanonicalCrop) -> None:

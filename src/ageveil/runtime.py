@@ -50,7 +50,7 @@ def locate(weights: Weights) -> Path:
         Path of the file, whose SHA-256 is `weights.sha256`.
 
     Raises:
-        ModelError: The package or the file is missing, or the checksum differs.
+        ModelError: The package or the file is missing, the file cannot be read, or its checksum differs.
     """
     spec = importlib.util.find_spec(weights.package)
     if spec is None or not spec.submodule_search_locations:
@@ -58,7 +58,11 @@ def locate(weights: Weights) -> Path:
     path = Path(next(iter(spec.submodule_search_locations)), weights.file)
     if not path.is_file():
         raise ModelError(f"{weights.file} is missing from the package {weights.package}")
-    if _sha256(path) != weights.sha256:
+    try:
+        digest = _sha256(path)
+    except OSError as error:
+        raise ModelError(f"{weights.file} cannot be read: {error.strerror}") from error
+    if digest != weights.sha256:
         raise ModelError(f"{weights.file} is damaged or another version: its SHA-256 is not the expected one")
     return path
 
@@ -102,8 +106,16 @@ class Session:
         return metadata
 
     def run(self, **inputs: NDArray[Any]) -> list[NDArray[np.float32]]:
-        """Run the graph on named inputs and return its outputs in the graph's order."""
-        outputs: list[NDArray[np.float32]] = self._session.run(None, inputs)
+        """Run the graph on named inputs and return its outputs in the graph's order.
+
+        Raises:
+            ModelError: The graph does not run on these inputs, or memory ran out.
+        """
+        try:
+            outputs: list[NDArray[np.float32]] = self._session.run(None, inputs)
+        except Exception as error:  # as above
+            given = ", ".join(f"{name} {array.shape}" for name, array in inputs.items())
+            raise ModelError(f"the model did not run on the inputs {given}") from error
         return outputs
 
 

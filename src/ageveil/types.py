@@ -150,7 +150,8 @@ class Face:
             between the eyes; 0 where the detector gives no such points. Large for profiles.
 
     Raises:
-        ValueError: The landmarks are of another shape or not finite.
+        ValueError: The landmarks are of another shape or not finite, or the eye disagreement is no number
+            of 0 or more.
     """
 
     box: Box
@@ -165,6 +166,8 @@ class Face:
             raise ValueError(f"landmarks have shape (5, 2) or (68, 2), got {landmarks.shape}")
         if not np.isfinite(landmarks).all():
             raise ValueError("landmarks are finite, got NaN or infinity")
+        if not self.eye_disagreement >= 0:  # NaN would pass every limit
+            raise ValueError(f"an eye disagreement is 0 or more, got {self.eye_disagreement}")
         object.__setattr__(self, "landmarks", landmarks)
 
 
@@ -191,6 +194,8 @@ class CanonicalCrop:
         pixels = check_image(self.pixels)
         if pixels.shape[0] != pixels.shape[1]:
             raise ValueError(f"a canonical crop is square, got shape {pixels.shape}")
+        if self.landmarks.shape not in {(5, 2), (68, 2)}:
+            raise ValueError(f"landmarks have shape (5, 2) or (68, 2), got {self.landmarks.shape}")
         if self.to_image.shape != (2, 3):
             raise ValueError(f"a similarity has shape (2, 3), got {self.to_image.shape}")
         if not 0 <= self.outside <= 1:
@@ -217,7 +222,7 @@ class Receipt:
     """
 
     approach: str
-    parameters: Mapping[str, int | float | str]
+    parameters: Mapping[str, int | float | str] = field(hash=False)
     region: tuple[int, int, int, int]
     eye_region: tuple[int, int, int, int] | None
     size: tuple[int, int]
@@ -251,20 +256,30 @@ class Receipt:
         if not isinstance(data, dict) or data.get("version") != RECEIPT_VERSION:
             raise ValueError(f"expected a receipt of version {RECEIPT_VERSION}")
         try:
-            eyes = data["eye_region"]
-            return cls(
-                approach=str(data["approach"]),
-                parameters=dict(data["parameters"]),
-                region=_four(data["region"]),
-                eye_region=None if eyes is None else _four(eyes),
-                size=(int(data["size"][0]), int(data["size"][1])),
-            )
-        except (KeyError, TypeError, IndexError) as error:
-            raise ValueError(f"a receipt field is missing or of another kind: {error}") from error
+            approach, parameters, eyes = data["approach"], data["parameters"], data["eye_region"]
+            region, (width, height) = _four(data["region"]), _whole(data["size"], 2)
+        except KeyError as error:
+            raise ValueError(f"a receipt has no field {error}") from error
+        if not isinstance(approach, str) or not isinstance(parameters, dict):
+            raise ValueError("the approach of a receipt is a text and its parameters are an object")
+        if not all(type(value) in {int, float, str} for value in parameters.values()):
+            raise ValueError("a receipt's parameters are numbers and texts")
+        return cls(approach, parameters, region, None if eyes is None else _four(eyes), (width, height))
+
+    def __reduce__(self) -> tuple[type[Self], tuple[Any, ...]]:
+        # A read-only view of a dict cannot be pickled or copied as it is.
+        values = (self.approach, dict(self.parameters), self.region, self.eye_region, self.size)
+        return type(self), values
+
+
+def _whole(values: Any, count: int) -> list[int]:  # noqa: ANN401 - whatever a JSON file holds
+    if not isinstance(values, list) or len(values) != count or {type(value) for value in values} != {int}:
+        raise ValueError(f"expected {count} whole numbers in a receipt, got another value")
+    return values
 
 
 def _four(values: Any) -> tuple[int, int, int, int]:  # noqa: ANN401 - whatever a JSON file holds
-    x0, y0, x1, y1 = (int(value) for value in values)
+    x0, y0, x1, y1 = _whole(values, 4)
     return (x0, y0, x1, y1)
 
 
@@ -457,11 +472,11 @@ def _distribution(values: NDArray[np.floating[Any]], length: int) -> NDArray[np.
 
 
 def _shortest_run(weights: NDArray[np.float64], level: float) -> tuple[int, int]:
-    """First and last index of the shortest run whose weights sum to `level` (within 1e-12)."""
+    """First and last index of the shortest run whose weights sum to `level`; sums within 1e-12 are equal."""
     sums = np.concatenate([[0.0], np.cumsum(weights)])
     for length in range(1, len(weights) + 1):
         mass = sums[length:] - sums[:-length]
-        best = int(mass.argmax())
+        best = int((mass >= mass.max() - 1e-12).argmax())
         if mass[best] >= min(level, sums[-1]) - 1e-12:
             return best, best + length - 1
     raise AssertionError("the whole range holds everything")  # pragma: no cover - the last run is all

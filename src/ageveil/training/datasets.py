@@ -38,6 +38,7 @@ class LabelledImage:
         identity: Who it is, in the data set's own words; None where it does not tell.
         gender: In the data set's own words; None where it does not tell or the label is damaged.
         race: As `gender`.
+        aligned: The picture is an aligned crop with the canonical framing, as UTKFace's are.
 
     Raises:
         ValueError: Not 0 <= `age_low` <= `age_high` <= `OLDEST`.
@@ -49,6 +50,7 @@ class LabelledImage:
     identity: str | None = None
     gender: str | None = None
     race: str | None = None
+    aligned: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.age_low <= self.age_high <= OLDEST:
@@ -153,11 +155,11 @@ def _utkface_image(path: Path) -> LabelledImage:
         raise DataError(
             f"expected a name as age_gender_race_time.jpg with an age within 0..{OLDEST}, got {str(path)!r}"
         )
-    age = int(fields[0])
+    age, aligned = int(fields[0]), path.name.endswith(".chip.jpg")
     if len(fields) == 3:
-        return LabelledImage(path, age, age)
+        return LabelledImage(path, age, age, aligned=aligned)
     gender, race = UTKFACE_GENDERS.get(fields[1]), UTKFACE_RACES.get(fields[2])
-    return LabelledImage(path, age, age, gender=gender, race=race)
+    return LabelledImage(path, age, age, gender=gender, race=race, aligned=aligned)
 
 
 DATASETS: dict[str, Reader] = {

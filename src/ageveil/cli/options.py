@@ -1,0 +1,35 @@
+"""Options that several verbs take, so that they read alike everywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Photos = Annotated[list[Path], typer.Argument(help="One photograph or several.", show_default=False)]
+Approach = Annotated[
+    str,
+    typer.Option(
+        help="How the face is anonymized: mosaic, mask, blur, permutation (alias encryption), des-ecb, "
+        "des-cbc, des-ctr."
+    ),
+]
+EstimateApproach = Annotated[
+    str,
+    typer.Option(
+        help="How the face is anonymized before its age is estimated: mosaic, mask, blur, permutation (alias "
+        "encryption), des-ecb, des-cbc, des-ctr; or original, the bare face, in memory only."
+    ),
+]
+Model = Annotated[str, typer.Option(help="Estimator, as `ageveil models` lists them.")]
+Detector = Annotated[str, typer.Option(help="Face detector: centerface, dlib-hog or dlib-cnn.")]
+Landmarks = Annotated[str, typer.Option(help="Landmark set: 5, or 68 with the extra dlib-models.")]
+AllowOthers = Annotated[
+    bool, typer.Option("--allow-others", help="Take the largest face even where another is of similar size.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only; with --json, no progress.")]
+Workers = Annotated[
+    int | None, typer.Option(min=1, help="Photographs at a time; by default one for each core.")
+]

@@ -1,0 +1,171 @@
+"""`ageveil rate`: may this viewer see a title of this rating?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ageveil.cli import options
+from ageveil.cli.output import Outcome, console, each, estimate_record, finish
+from ageveil.errors import AgeveilError
+
+if TYPE_CHECKING:
+    from ageveil.pipeline import Estimate, Pipeline
+    from ageveil.types import Decision, Policy, Rating
+
+EXIT_CODES = {"allow": 0, "deny": 10, "step_up": 11}
+_COLOURS = {"allow": "green", "deny": "red", "step_up": "yellow"}
+
+
+def rate(
+    photos: options.Photos,
+    board: Annotated[str, typer.Option(help="Classification body, as `ageveil boards` lists them.")],
+    rating: Annotated[str, typer.Option(help="One of its marks, as R, 16 or M.")],
+    accompanied: Annotated[
+        bool, typer.Option("--accompanied", help="An adult is at the viewer's side.")
+    ] = False,
+    waive_voluntary: Annotated[
+        bool, typer.Option("--waive-voluntary", help="Treat voluntary ratings as advice.")
+    ] = False,
+    confidence: Annotated[float, typer.Option(help="Probability that allow and deny need.")] = 0.99,
+    buffer: Annotated[int, typer.Option(help="Years added to the minimum age before allowing.")] = 0,
+    approach: options.EstimateApproach = "mosaic",
+    model: options.Model = "dlib-age",
+    detector: options.Detector = "centerface",
+    landmarks: options.Landmarks = "5",
+    allow_others: options.AllowOthers = False,
+    same_viewer: Annotated[
+        bool,
+        typer.Option("--same-viewer", help="All photographs show one viewer: fuse them to one decision."),
+    ] = False,
+    save_anonymized: Annotated[
+        Path | None, typer.Option(help="Write the anonymized face that the estimator saw (one photograph).")
+    ] = None,
+    as_json: options.Json = False,
+    exit_code: Annotated[
+        bool, typer.Option("--exit-code", help="Exit with 0 for allow, 10 for deny, 11 for step up.")
+    ] = False,
+    quiet: options.Quiet = False,
+) -> int:
+    """Decide whether a viewer may see a title of a rating: allow, deny or step up (ask for other proof).
+
+    The face is anonymized before its age is estimated. Where the answer depends on no age, the photograph is
+    not opened.
+    """
+    from ageveil import boards, decision, pipeline
+    from ageveil.types import Policy
+
+    mark = boards.get_rating(board, rating)
+    policy = Policy(confidence, buffer, accompanied, waive_voluntary)
+    way = pipeline.Pipeline(approach, model, detector, landmarks, allow_others)
+    _check_saving(save_anonymized, photos, approach)
+    settled = decision.settle(mark, policy)
+    if settled is not None:
+        outcomes = [
+            Outcome(photo, _record(photo, None, settled), EXIT_CODES[settled.outcome]) for photo in photos
+        ]
+    else:
+        estimates = list(_estimates(way, photos, quiet=quiet))
+        if same_viewer:
+            outcomes = [_fused(photos, estimates, mark, policy)]
+        else:
+            outcomes = each(
+                photos, estimates, lambda photo, found: _decided(photo, found, mark, policy), quiet=True
+            )
+        if save_anonymized is not None and not isinstance(estimates[0], AgeveilError):
+            pipeline.save_anonymized(save_anonymized, estimates[0].face)
+    code = finish(outcomes, _show, as_json=as_json, quiet=quiet)
+    failed = any("error" in outcome.record for outcome in outcomes)
+    return code if exit_code or failed else 0
+
+
+def _estimates(way: Pipeline, photos: list[Path], *, quiet: bool) -> Iterable[Estimate | AgeveilError]:
+    from ageveil.cli.output import progress
+
+    with progress("photographs", len(photos), quiet=quiet) as bar:
+        for result in way.estimate_many(photos):
+            bar.advance()
+            yield result
+
+
+def _check_saving(path: Path | None, photos: list[Path], approach: str) -> None:
+    """Refuse before any face is read what could not be written after.
+
+    Raises:
+        ValueError: Several photographs, or an approach that leaves the face bare.
+        OutputError: The path cannot be written.
+    """
+    if path is None:
+        return
+    from ageveil import anonymization, image
+
+    if len(photos) != 1:
+        raise ValueError("--save-anonymized takes one photograph")
+    image.check_output(path, lossless=anonymization.protective_approach(approach).reversible)
+
+
+def _decided(photo: Path, estimate: Estimate, mark: Rating, policy: Policy) -> Outcome:
+    from ageveil import decision
+
+    decided = decision.decide(estimate.distribution, mark, policy)
+    return Outcome(photo, _record(photo, estimate, decided), EXIT_CODES[decided.outcome])
+
+
+def _fused(
+    photos: list[Path], estimates: list[Estimate | AgeveilError], mark: Rating, policy: Policy
+) -> Outcome:
+    """One decision from all photographs of one viewer; a photograph that cannot be used fails the whole."""
+    from ageveil import decision
+
+    usable: list[Estimate] = []
+    for photo, estimate in zip(photos, estimates, strict=True):
+        if isinstance(estimate, AgeveilError):
+            raise type(estimate)(f"{photo}: {estimate}")
+        usable.append(estimate)
+    decided = decision.decide(decision.fuse([estimate.distribution for estimate in usable]), mark, policy)
+    record = _record(photos[0], usable[0], decided)
+    record["faces"] = [
+        face for p, e in zip(photos, usable, strict=True) for face in estimate_record(p, e)["faces"]
+    ]
+    record["photo"] = [str(photo) for photo in photos]
+    return Outcome(photos[0], record, EXIT_CODES[decided.outcome])
+
+
+def _record(photo: Path, estimate: Estimate | None, decided: Decision) -> dict[str, Any]:
+    unread: dict[str, Any] = {
+        "photo": str(photo), "approach": None, "model": None, "model_version": None, "licence": None,
+        "resolution": None, "faces": [],
+    }  # fmt: skip
+    return {
+        **(unread if estimate is None else estimate_record(photo, estimate)),
+        "decision": decided.outcome,
+        "board": decided.rating.board,
+        "rating": decided.rating.mark,
+        "kind": decided.rating.kind,
+        "minimum_age": decided.minimum_age,
+        "buffer": decided.policy.buffer,
+        "confidence": decided.policy.confidence,
+        "probability_at_least": decided.probability_at_least,
+        "probability_below": decided.probability_below,
+        "calibrated": decided.calibrated,
+        "reason": decided.reason,
+    }
+
+
+def _show(outcome: Outcome) -> None:
+    record, out = outcome.record, console()
+    word = record["decision"].replace("_", " ").upper()
+    photos = record["photo"] if isinstance(record["photo"], list) else [record["photo"]]
+    out.print(f"[bold {_COLOURS[record['decision']]}]{word}[/]  {', '.join(photos)}", highlight=False)
+    out.print(f"  {record['reason']}")
+    if record["faces"]:
+        calibrated = "calibrated" if record["calibrated"] else "not calibrated"
+        out.print(
+            f"  [dim]approach {record['approach']} · model {record['model']} ({record['licence']}), "
+            f"{calibrated} for it[/]"
+        )
+    else:
+        out.print("  [dim]no face was read[/]")
