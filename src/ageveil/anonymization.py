@@ -414,6 +414,7 @@ def anonymize_crop(
     pixels, parameters = entry.apply(crop.pixels, region, entry.sizes(size), rng, key)
     eye_mask = np.zeros((size, size), np.bool_)
     eye_mask[eyes[1] : eyes[3], eyes[0] : eyes[2]] = True
+    pixels.flags.writeable = eye_mask.flags.writeable = False  # so that the record need not copy them
     return AnonymizedFace(pixels, eye_mask, Receipt(entry.name, parameters, region, eyes, (size, size)))
 
 
@@ -519,6 +520,8 @@ def decrypt_region(picture: Image, receipt: Receipt, key: Key) -> Image:
     entry = get_approach(receipt.approach)
     if entry.cipher is None:
         raise ValueError(f"{receipt.approach} cannot be undone: it keeps too little of the face")
+    if not isinstance(key, entry.cipher):
+        raise ValueError(f"{entry.name} is undone with a {entry.cipher.__name__}, got a {type(key).__name__}")
     _check_region(picture, receipt.region)
     if receipt.size != (picture.shape[1], picture.shape[0]):
         raise ValueError(

@@ -5,6 +5,7 @@ Between alignment and anonymization a bare face is held in memory; it is never r
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -190,13 +191,18 @@ class Pipeline:
             rng: Source of random draws; by default a fresh cryptographic one.
 
         Raises:
-            ValueError: The approach is "original", a key is of the wrong kind, or a region lies outside.
+            ValueError: The approach is "original", a key is of the wrong kind, a region lies outside, or
+                `expect_faces` is negative.
             ImageError: The picture cannot be read.
-            NoFaceError: No face was found and no region was given, or fewer than expected.
-            SeveralFacesError: More faces than expected.
             LeakError: The second detector still sees a face that was not processed.
+            NoFaceError: Neither detector found a face and no region was given, or fewer than expected.
+            SeveralFacesError: More faces than expected.
+            UnusableFaceError: A face was found that the approach cannot hide: it lies outside the picture, or
+                the picture is too small for a cipher.
         """
         anonymization.protective_approach(self.approach)
+        if expect_faces is not None and expect_faces < 0:
+            raise ValueError(f"expect_faces is 0 or more, got {expect_faces}")
         image = read_image(photo, limits=self.limits)
         hide = partial(self._hide, image, regions=regions, key=key, rng=rng)
         with ThreadPoolExecutor(1) as pool:
@@ -208,12 +214,12 @@ class Pipeline:
                 exposed = [p.box for p in suspects.result() if not _is_covered(p.box, picture.receipts)]
                 if not exposed or side >= max(image.shape):
                     break
-        _check_count(len(faces), expect_faces, named_regions=bool(regions))
         if exposed:
             raise LeakError(
                 f"a second detector sees {_count(len(exposed), 'face')} that the first did not; nothing was "
                 f"written (hide by hand: {', '.join(_as_region(box) for box in exposed)})"
             )
+        _check_count(len(faces), expect_faces, named_regions=bool(regions))
         return picture
 
     def align_viewer(self, image: Image) -> tuple[Face, CanonicalCrop]:
@@ -281,19 +287,39 @@ def save_anonymized(path: str | os.PathLike[str], result: AnonymizedFace | Anony
 
     Raises:
         ValueError: A receipt says that the face was left bare ("original"), or there is no receipt.
-        OutputError: The path cannot be written; then nothing is left behind.
+        OutputError: The path cannot be written; then everything is as it was.
     """
     receipts = (result.receipt,) if isinstance(result, AnonymizedFace) else result.receipts
     if not receipts:
         raise ValueError("nothing was anonymized: there is no receipt")
     entries = [anonymization.protective_approach(receipt.approach) for receipt in receipts]
-    target = check_output(path, lossless=any(entry.reversible for entry in entries))
+    lossless = any(entry.reversible for entry in entries)
+    target = check_output(path, lossless=lossless)
     content = json.dumps({"receipts": [receipt.to_json() for receipt in receipts]}, indent=1) + "\n"
-    write_text(receipt_path(target), content)
+    with _undone_on_error(receipt_path(target)):
+        write_text(receipt_path(target), content)
+        write_image(target, result.pixels, lossless=lossless)
+
+
+@contextlib.contextmanager
+def _undone_on_error(path: Path) -> Iterator[None]:
+    """Bring a small file back to what it was, or to nothing, if the block fails.
+
+    An earlier picture that stays where it is needs its own receipts: without them a cipher cannot be undone.
+    """
     try:
-        write_image(target, result.pixels, lossless=any(entry.reversible for entry in entries))
-    except OutputError:
-        receipt_path(target).unlink(missing_ok=True)
+        before = path.read_bytes() if path.is_file() else None
+    except OSError as error:
+        raise OutputError(f"cannot replace {str(path)!r}: {error.strerror}") from error
+    try:
+        yield
+    except BaseException:
+        # What failed is told; that even this fails is not worth more than that.
+        with contextlib.suppress(OSError):
+            if before is not None:
+                path.write_bytes(before)
+            elif path.is_file():
+                path.unlink()
         raise
 
 
@@ -311,9 +337,12 @@ def load_receipts(path: str | os.PathLike[str]) -> tuple[Receipt, ...]:
     try:
         with open(path, "rb") as file:
             data = json.loads(file.read(_MAX_RECEIPT_BYTES))
-        return tuple(Receipt.from_json(entry) for entry in data["receipts"])
+        receipts = tuple(Receipt.from_json(entry) for entry in data["receipts"])
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise CipherError(f"{os.fspath(path)!r} holds no receipts that can be read") from error
+    if not receipts:
+        raise CipherError(f"{os.fspath(path)!r} holds no receipts")
+    return receipts
 
 
 def decrypt_picture(picture: Image, receipts: Sequence[Receipt], key: anonymization.Key) -> Image:
@@ -429,7 +458,8 @@ def map_ordered(
     workers = workers if workers is not None else os.cpu_count() or 1
     if workers < 1:
         raise ValueError(f"workers is 1 or more, got {workers}")
-    with ThreadPoolExecutor(workers) as pool:
+    pool = ThreadPoolExecutor(workers)
+    try:
         pending: deque[Future[R | AgeveilError]] = deque()
         for item in items:
             pending.append(pool.submit(_outcome, function, item))
@@ -437,6 +467,9 @@ def map_ordered(
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
+    finally:
+        # Whoever stops early, by Ctrl-C as well, does not wait for what has not begun.
+        pool.shutdown(cancel_futures=True)
 
 
 def _outcome(function: Callable[[T], R], item: T) -> R | AgeveilError:

@@ -68,7 +68,9 @@ def check_image(pixels: Any) -> Image:  # noqa: ANN401 - this is where a caller'
 
 
 def _frozen(array: NDArray[Any]) -> NDArray[Any]:
-    """Return a read-only copy, so that no later edit reaches into a record."""
+    """Return a read-only copy, so that no later edit reaches into a record; one that is read-only stays."""
+    if not array.flags.writeable and array.base is None:
+        return array
     copy = np.array(array)
     copy.flags.writeable = False
     return copy

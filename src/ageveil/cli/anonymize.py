@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ageveil.cli import options
-from ageveil.cli.output import Outcome, console, each, finish
+from ageveil.cli.output import Outcome, console, each, finish, refuse_own_source, shown
 from ageveil.errors import OutputError
 
 if TYPE_CHECKING:
@@ -61,8 +62,11 @@ def anonymize(
     key = _key(entry, key_file, new_key_file)
 
     def run(path: Path) -> int:
-        picture = way.anonymize_picture(path, expect_faces=expect_faces, regions=regions, key=key)
-        out.mkdir(parents=True, exist_ok=True)
+        try:
+            picture = way.anonymize_picture(path, expect_faces=expect_faces, regions=regions, key=key)
+        except ValueError as error:  # a region that suits one picture may leave the next
+            raise ValueError(f"{path}: {error}") from error
+        _make_folder(out)
         pipeline.save_anonymized(targets[path], picture)
         return len(picture.receipts)
 
@@ -71,10 +75,15 @@ def anonymize(
         record = {
             "photo": str(path), "approach": entry.name, "output": str(target),
             "receipts": str(pipeline.receipt_path(target)), "hidden": hidden,
+            "faces": hidden - len(regions), "regions": len(regions),
         }  # fmt: skip
         return Outcome(path, record)
 
-    outcomes = each(paths, pipeline.map_ordered(run, paths, workers), outcome, quiet=quiet)
+    try:
+        outcomes = each(paths, pipeline.map_ordered(run, paths, workers), outcome, quiet=quiet)
+    finally:
+        if new_key_file is not None and not any(os.path.exists(target) for target in targets.values()):
+            new_key_file.unlink(missing_ok=True)  # it opens nothing
     return finish(outcomes, _show, as_json=as_json, quiet=quiet)
 
 
@@ -99,21 +108,32 @@ def _targets(paths: Sequence[Path], out: Path, entry: Approach, *, force: bool) 
     """
     from ageveil.image import WRITABLE
 
-    if out.exists() and not out.is_dir():
+    if os.path.exists(out) and not os.path.isdir(out):
         raise OutputError(f"{str(out)!r} is no folder")
     targets = {}
     for path in paths:
         keep = path.suffix.lower() in WRITABLE and not entry.reversible
         targets[path] = out / (path.name if keep else f"{path.stem}.png")
-    names = Counter(target.name for target in targets.values())
+    names = Counter(targets[path].name for path in paths)  # a picture that is named twice counts twice
     for path, target in targets.items():
         if names[target.name] > 1:
             raise OutputError(f"several results would be written as {str(target)!r}")
-        if target.exists() and path.exists() and target.samefile(path):
-            raise OutputError(f"the result would replace its own source {str(path)!r}")
-        if target.exists() and not force:
+        refuse_own_source(target, path)
+        if os.path.exists(target) and not force:
             raise OutputError(f"{str(target)!r} exists; --force replaces it")
     return targets
+
+
+def _make_folder(out: Path) -> None:
+    """Make the folder for the results, once there is one to write.
+
+    Raises:
+        OutputError: It cannot be made.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot make the folder {str(out)!r}: {error.strerror}") from error
 
 
 def _key(entry: Approach, key_file: Path | None, new_key_file: Path | None) -> Key | None:
@@ -145,7 +165,12 @@ def _key(entry: Approach, key_file: Path | None, new_key_file: Path | None) -> K
 
 def _show(outcome: Outcome) -> None:
     record = outcome.record
-    hidden = f"{record['hidden']} face" + ("" if record["hidden"] == 1 else "s")
+    hidden = [
+        f"{record[name]} {name if record[name] != 1 else name.removesuffix('s')}"
+        for name in ("faces", "regions")
+        if record[name]
+    ]
     console().print(
-        f"{record['photo']} -> [bold]{record['output']}[/]  {hidden} hidden by {record['approach']}"
+        f"{shown(record['photo'])} -> [bold]{shown(record['output'])}[/]  "
+        f"{' and '.join(hidden)} hidden by {record['approach']}"
     )

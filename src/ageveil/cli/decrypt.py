@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ageveil.cli import options
-from ageveil.cli.output import console, print_json
+from ageveil.cli.output import console, print_json, shown
 
 
 def decrypt(
@@ -41,6 +41,7 @@ def decrypt(
         print_json({"photo": str(picture), "output": str(target), "regions": len(receipts)})
     elif not quiet:
         console().print(
-            f"{picture} -> [bold]{target}[/]  [red]bare face[/], {len(receipts)} region(s) undone"
+            f"{shown(picture)} -> [bold]{shown(target)}[/]  [red]bare face[/], "
+            f"{len(receipts)} region(s) undone"
         )
     return 0

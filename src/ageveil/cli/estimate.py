@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ageveil.cli import options
-from ageveil.cli.output import Outcome, console, each, estimate_record, finish
+from ageveil.cli.output import Outcome, console, each, estimate_record, finish, shown
 
 if TYPE_CHECKING:
     from ageveil.pipeline import Estimate
@@ -48,7 +48,7 @@ def _show(outcome: Outcome) -> None:
     face = record["faces"][0]
     low, high = face["interval_90"]
     out.print(
-        f"[bold]{record['photo']}[/]  about {face['expected_age']:.0f} years, 90 % between {low} and {high}, "
+        f"[bold]{shown(record['photo'])}[/]  about {face['expected_age']:.0f} years, 90 % between {low} and {high}, "
         f"group {face['age_group']}"
     )
     for name, probability in zip(AGE_GROUP_NAMES, face["group_probabilities"], strict=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ageveil.errors import AgeveilError
+from ageveil.errors import AgeveilError, OutputError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -29,8 +30,39 @@ def console(*, stderr: bool = False) -> Console:
 
 def fail(message: str, code: int) -> int:
     """Tell an error in one line and return its exit code."""
-    print(f"ageveil: {' '.join(message.split())}", file=sys.stderr)
+    print(f"ageveil: {printable(message)}", file=sys.stderr)
     return code
+
+
+def printable(text: str) -> str:
+    """A text in one line, with escapes for control characters and bytes that are no text.
+
+    File names come from strangers: a terminal must show them, not obey them.
+
+    >>> printable("a\\nb"), printable("\\x1b[2J.jpg")
+    ('a b', '\\\\x1b[2J.jpg')
+    """
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in " ".join(text.split())
+    )
+
+
+def shown(path: Path | str) -> str:
+    """A file's name for a console, where brackets would otherwise be styles."""
+    from rich.markup import escape
+
+    return escape(printable(str(path)))
+
+
+def refuse_own_source(target: Path, photo: Path) -> None:
+    """Check that a result does not take the place of the picture it is made from.
+
+    Raises:
+        OutputError: It would.
+    """
+    if os.path.exists(target) and os.path.exists(photo) and os.path.samefile(target, photo):
+        raise OutputError(f"the result would replace its own source {str(photo)!r}")
 
 
 def print_json(value: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ageveil.cli import options
-from ageveil.cli.output import console, print_json
+from ageveil.cli.output import console, print_json, refuse_own_source, shown
 
 
 def sheet(
@@ -25,11 +25,12 @@ def sheet(
     from ageveil.evaluation import figures
 
     target = image.check_output(out)
+    refuse_own_source(target, photo)
     way = pipeline.Pipeline(detector=detector, landmarks=landmarks, allow_others=allow_others)
     _, crop = way.align_viewer(image.read_image(photo))
     image.write_image(target, figures.approach_sheet(crop))
     if as_json:
         print_json({"photo": str(photo), "output": str(target)})
     elif not quiet:
-        console().print(f"{photo} -> [bold]{target}[/]  [red]bare face[/] and every approach")
+        console().print(f"{shown(photo)} -> [bold]{shown(target)}[/]  [red]bare face[/] and every approach")
     return 0
