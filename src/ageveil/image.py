@@ -30,7 +30,7 @@ from typing import Any, BinaryIO, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
-from PIL import ImageOps
+from PIL import ImageOps, UnidentifiedImageError
 
 from ageveil.errors import ImageLimitError, OutputError, UnreadableImageError
 from ageveil.types import Image, check_image
@@ -186,9 +186,9 @@ def _decode(data: bytes, name: str, limits: Limits) -> Image:
             picture = PillowImage.open(io.BytesIO(data), formats=FORMATS)
         except (PillowImage.DecompressionBombError, PillowImage.DecompressionBombWarning):
             raise ImageLimitError(f"{name} has more than the {limits.max_pixels} pixels allowed") from None
-        except PillowImage.UnidentifiedImageError:
-            known = ", ".join(FORMATS)
-            raise UnreadableImageError(f"{name} is not a picture of a known format: {known}") from None
+        except UnidentifiedImageError:
+            known = "JPEG, PNG, WebP, BMP, TIFF or GIF"
+            raise UnreadableImageError(f"{name} is not a picture that can be read ({known})") from None
         except Exception:  # plugins answer a damaged header with any error there is, and may quote it
             raise UnreadableImageError(f"{name} is damaged: its header cannot be read") from None
         _check_size(*picture.size, name, limits)

@@ -44,26 +44,32 @@ def _report(error: BaseException) -> int:
 
     if os.environ.get("AGEVEIL_TRACE") == "1":
         traceback.print_exception(error)
+    if isinstance(error, SystemExit | OSError):
+        _drop_output()
+    message, code = _explain(error)
+    return fail(message, code) if message else code
+
+
+def _explain(error: BaseException) -> tuple[str, int]:
+    """What to tell of an error, in one line or not at all, and its exit code."""
+    message, code = "", 1
     match error:
-        case SystemExit():
-            _drop_output()  # Typer leaves so when whoever read the output has gone
-            return error.code if isinstance(error.code, int) else 1
+        case SystemExit() | BrokenPipeError():
+            pass  # whoever read the output has gone (Typer makes the one of the other): nothing can be told
         case AgeveilError():
-            return fail(str(error), error.exit_code)
+            message, code = str(error), error.exit_code
         case ValueError():
-            return fail(str(error), 2)
+            message, code = str(error), 2
         case KeyboardInterrupt() | EOFError():
-            return fail("interrupted", _INTERRUPTED)
-        case BrokenPipeError():
-            _drop_output()  # nothing more can be told
-            return 1
+            message, code = "interrupted", _INTERRUPTED
         case OSError():
-            # The rooms answer for all that is read, so that this is the output of the program itself.
-            _drop_output()
-            return fail(f"cannot write the output: {error.strerror or 'error'}", OutputError.exit_code)
+            # The rooms answer for all that they read and write, so this is the program's own output.
+            message, code = f"cannot write the output: {error.strerror}", OutputError.exit_code
         case MemoryError():
-            return fail("not enough memory", 1)
-    return _usage_or_unexpected(error)
+            message = "not enough memory"
+        case _:
+            message, code = _usage_or_unexpected(error)
+    return message, code
 
 
 def _drop_output() -> None:
@@ -72,18 +78,16 @@ def _drop_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _usage_or_unexpected(error: BaseException) -> int:
-    """Tell a usage error, or name an unexpected error by its type, without its data."""
-    from ageveil.cli.output import fail
-
-    message, code = getattr(error, "format_message", None), getattr(error, "exit_code", None)
-    if callable(message) and isinstance(code, int):
-        if type(error).__name__ == "NoArgsIsHelpError":  # its message is the whole help
-            error.show()  # type: ignore[attr-defined] # Typer names this class in no public module
-            return code
+def _usage_or_unexpected(error: BaseException) -> tuple[str, int]:
+    """What to tell of a usage error; an unexpected error is named by its type, without its data."""
+    kind, format_message = type(error).__name__, getattr(error, "format_message", None)
+    if kind == "NoArgsIsHelpError":
+        error.show()  # type: ignore[attr-defined] # the whole help; Typer names this class nowhere in public
+        return "", 2
+    if kind == "Abort":  # what earlier versions of Typer make of Ctrl-C
+        return "interrupted", _INTERRUPTED
+    if callable(format_message):
         context = getattr(error, "ctx", None)
         hint = f" (see `{context.command_path} --help`)" if context is not None else ""
-        return fail(f"{message().rstrip('.')}{hint}", code)
-    if type(error).__name__ == "Abort":  # what earlier versions of Typer make of Ctrl-C
-        return fail("interrupted", _INTERRUPTED)
-    return fail(f"unexpected {type(error).__name__}; please report it (set AGEVEIL_TRACE=1 to see where)", 1)
+        return f"{format_message().rstrip('.')}{hint}", 2
+    return f"unexpected {kind}; please report it (set AGEVEIL_TRACE=1 to see where)", 1

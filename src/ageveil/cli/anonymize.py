@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -60,6 +61,7 @@ def anonymize(
     regions = [_parse_region(text) for text in region or ()]
     targets = _targets(paths, out, entry, force=force)
     key = _key(entry, key_file, new_key_file)
+    written: list[Path] = []
 
     def run(path: Path) -> int:
         try:
@@ -68,6 +70,7 @@ def anonymize(
             raise ValueError(f"{path}: {error}") from error
         _make_folder(out)
         pipeline.save_anonymized(targets[path], picture)
+        written.append(path)
         return len(picture.receipts)
 
     def outcome(path: Path, hidden: int) -> Outcome:
@@ -80,9 +83,11 @@ def anonymize(
         return Outcome(path, record)
 
     try:
-        outcomes = each(paths, pipeline.map_ordered(run, paths, workers), outcome, quiet=quiet)
+        # Closed before the key is judged: then no result is still on its way.
+        with closing(pipeline.map_ordered(run, paths, workers)) as results:
+            outcomes = each(paths, results, outcome, quiet=quiet)
     finally:
-        if new_key_file is not None and not any(os.path.exists(target) for target in targets.values()):
+        if new_key_file is not None and not written:
             new_key_file.unlink(missing_ok=True)  # it opens nothing
     return finish(outcomes, _show, as_json=as_json, quiet=quiet)
 

@@ -48,8 +48,8 @@ def _show(outcome: Outcome) -> None:
     face = record["faces"][0]
     low, high = face["interval_90"]
     out.print(
-        f"[bold]{shown(record['photo'])}[/]  about {face['expected_age']:.0f} years, 90 % between {low} and {high}, "
-        f"group {face['age_group']}"
+        f"[bold]{shown(record['photo'])}[/]  about {face['expected_age']:.0f} years, "
+        f"90 % between {low} and {high}, group {face['age_group']}"
     )
     for name, probability in zip(AGE_GROUP_NAMES, face["group_probabilities"], strict=True):
         out.print(f"  {name:>6}  {probability:6.1%}  {'█' * round(_BAR * probability)}")

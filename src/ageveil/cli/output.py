@@ -35,12 +35,12 @@ def fail(message: str, code: int) -> int:
 
 
 def printable(text: str) -> str:
-    """A text in one line, with escapes for control characters and bytes that are no text.
+    r"""A text in one line, with escapes for control characters and bytes that are no text.
 
     File names come from strangers: a terminal must show them, not obey them.
 
-    >>> printable("a\\nb"), printable("\\x1b[2J.jpg")
-    ('a b', '\\\\x1b[2J.jpg')
+    >>> print(printable("two\nlines"), printable("\x1b[2J.jpg"))
+    two lines \x1b[2J.jpg
     """
     return "".join(
         letter if letter.isprintable() else letter.encode("unicode_escape").decode()

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ageveil.cli import options
-from ageveil.cli.output import Outcome, console, each, estimate_record, finish
+from ageveil.cli.output import (
+    Outcome,
+    console,
+    each,
+    estimate_record,
+    finish,
+    progress,
+    refuse_own_source,
+    shown,
+)
 from ageveil.errors import AgeveilError
 
 if TYPE_CHECKING:
@@ -63,28 +72,24 @@ def rate(
     way = pipeline.Pipeline(approach, model, detector, landmarks, allow_others)
     _check_saving(save_anonymized, photos, approach)
     settled = decision.settle(mark, policy)
+
+    def outcome(photo: Path, found: Estimate) -> Outcome:
+        if save_anonymized is not None:
+            pipeline.save_anonymized(save_anonymized, found.face)
+        return _decided(photo, found, mark, policy)
+
     if settled is not None:
-        outcomes = [
-            Outcome(photo, _record(photo, None, settled), EXIT_CODES[settled.outcome]) for photo in photos
-        ]
+        outcomes = _settled(photos, settled, same_viewer=same_viewer)
+    elif same_viewer and len(photos) > 1:
+        outcomes = [_fused(photos, list(_estimates(way, photos, quiet=quiet)), mark, policy)]
     else:
-        estimates = list(_estimates(way, photos, quiet=quiet))
-        if same_viewer:
-            outcomes = [_fused(photos, estimates, mark, policy)]
-        else:
-            outcomes = each(
-                photos, estimates, lambda photo, found: _decided(photo, found, mark, policy), quiet=True
-            )
-        if save_anonymized is not None and not isinstance(estimates[0], AgeveilError):
-            pipeline.save_anonymized(save_anonymized, estimates[0].face)
+        outcomes = each(photos, way.estimate_many(photos), outcome, quiet=quiet)
     code = finish(outcomes, _show, as_json=as_json, quiet=quiet)
     failed = any("error" in outcome.record for outcome in outcomes)
     return code if exit_code or failed else 0
 
 
 def _estimates(way: Pipeline, photos: list[Path], *, quiet: bool) -> Iterable[Estimate | AgeveilError]:
-    from ageveil.cli.output import progress
-
     with progress("photographs", len(photos), quiet=quiet) as bar:
         for result in way.estimate_many(photos):
             bar.advance()
@@ -96,7 +101,7 @@ def _check_saving(path: Path | None, photos: list[Path], approach: str) -> None:
 
     Raises:
         ValueError: Several photographs, or an approach that leaves the face bare.
-        OutputError: The path cannot be written.
+        OutputError: The path cannot be written, or is the photograph's own.
     """
     if path is None:
         return
@@ -104,7 +109,17 @@ def _check_saving(path: Path | None, photos: list[Path], approach: str) -> None:
 
     if len(photos) != 1:
         raise ValueError("--save-anonymized takes one photograph")
-    image.check_output(path, lossless=anonymization.protective_approach(approach).reversible)
+    target = image.check_output(path, lossless=anonymization.protective_approach(approach).reversible)
+    refuse_own_source(target, photos[0])
+
+
+def _settled(photos: list[Path], settled: Decision, *, same_viewer: bool) -> list[Outcome]:
+    """The same answer for every photograph, or one for a viewer that several show."""
+    code = EXIT_CODES[settled.outcome]
+    outcomes = [Outcome(photo, _record(photo, None, settled), code) for photo in photos]
+    if not same_viewer or len(photos) == 1:
+        return outcomes
+    return [Outcome(photos[0], {**outcomes[0].record, "photo": [str(photo) for photo in photos]}, code)]
 
 
 def _decided(photo: Path, estimate: Estimate, mark: Rating, policy: Policy) -> Outcome:
@@ -159,7 +174,7 @@ def _show(outcome: Outcome) -> None:
     record, out = outcome.record, console()
     word = record["decision"].replace("_", " ").upper()
     photos = record["photo"] if isinstance(record["photo"], list) else [record["photo"]]
-    out.print(f"[bold {_COLOURS[record['decision']]}]{word}[/]  {', '.join(photos)}", highlight=False)
+    out.print(f"[bold {_COLOURS[record['decision']]}]{word}[/]  {', '.join(map(shown, photos))}")
     out.print(f"  {record['reason']}")
     if record["faces"]:
         calibrated = "calibrated" if record["calibrated"] else "not calibrated"

@@ -127,13 +127,17 @@ def evaluate(
         advance: Called after each face.
 
     Raises:
+        ValueError: `seed` lies outside 0..2**64 - 1.
         DataError: No face of the data set can be used, or none has an age in a group.
     """
+    if not 0 <= seed < 2**64:
+        raise ValueError(f"a seed lies from 0 to 2**64 - 1, got {seed}")
     single = replace(pipeline, options=replace(pipeline.options, threads=1))
 
     def prepare(numbered: tuple[int, LabelledImage]) -> AnonymizedFace:
         index, labelled = numbered
-        crop = canonical_crop(read_image(labelled.path), single, aligned=labelled.aligned)
+        image = read_image(labelled.path, limits=single.limits)
+        crop = canonical_crop(image, single, aligned=labelled.aligned)
         draws = ChaChaDraws(seed.to_bytes(16, "big") + index.to_bytes(16, "big"))
         return anonymization.anonymize_crop(crop, single.approach, rng=draws)
 
@@ -152,7 +156,7 @@ def evaluate(
             distributions += estimation.estimate(batch, pipeline.model, threads=pipeline.options.threads)
             batch.clear()
     distributions += estimation.estimate(batch, pipeline.model, threads=pipeline.options.threads)
-    return _report(np.array(ages), distributions, dict(left_out), pipeline, seed, resamples)
+    return _report(np.array(ages, np.int64), distributions, dict(left_out), pipeline, seed, resamples)
 
 
 def _exact_age(labelled: LabelledImage) -> int:
@@ -182,7 +186,7 @@ def _report(
     seed: int,
     resamples: int,
 ) -> Report:
-    groups = metrics.group_indices(ages)
+    groups = metrics.group_indices(ages) if len(ages) else np.empty(0, np.int64)
     inside = groups != metrics.BETWEEN_GROUPS
     if not inside.any():
         raise DataError("no face with an age in one of the eight groups could be used")
