@@ -100,6 +100,19 @@ def test_the_region_of_68_points_by_hand():
     assert eye_region(sixty_eight(points), 200) == (40, 56, 161, 105)
 
 
+def test_brows_and_eyes_make_the_region_and_no_other_point():
+    points = np.full((68, 2), 100.0)
+    reaching = []
+    for number in range(68):
+        moved = points.copy()
+        moved[number] = (150, 140)
+        region = eye_region(moved, 200)
+        assert region in {(100, 100, 101, 101), (95, 96, 156, 145)}  # 95 .. 155 and 96 .. 144
+        if region != (100, 100, 101, 101):
+            reaching.append(number)
+    assert reaching == [*range(17, 27), *range(36, 48)]
+
+
 @pytest.mark.parametrize(
     ("low", "high", "expected"),
     [

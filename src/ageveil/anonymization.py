@@ -388,6 +388,12 @@ def draw_key(approach: Approach) -> Key:
     return ciphers.draw_des_key() if approach.cipher is ciphers.DesKey else ciphers.draw_permutation_key()
 
 
+def _check_key(approach: Approach, key: Key | None) -> None:
+    """A key that nothing uses would promise that the face can be brought back."""
+    if key is not None and approach.cipher is None:
+        raise ValueError(f"{approach.name} takes no key: it cannot be undone")
+
+
 def anonymize_crop(
     crop: CanonicalCrop, approach: str, *, rng: Draws | None = None, key: Key | None = None
 ) -> AnonymizedFace:
@@ -404,10 +410,11 @@ def anonymize_crop(
         The anonymized crop, the mask of its eye region, and the receipt.
 
     Raises:
-        ValueError: Unknown approach, or a key of the wrong kind.
+        ValueError: Unknown approach, or a key of another kind than it takes.
         UnusableFaceError: The eye region lies outside the crop.
     """
     entry = get_approach(approach)
+    _check_key(entry, key)
     size = crop.size
     eyes = eye_region(crop.landmarks, size)
     region = {"eyes": eyes, "face": face_region(size)}.get(entry.hides, (0, 0, size, size))
@@ -496,6 +503,7 @@ def anonymize_region(
         ValueError: Unknown approach, "original", a region without area or outside, or a key of another kind.
     """
     entry = protective_approach(approach)
+    _check_key(entry, key)
     x0, y0, x1, y1 = region
     sizes = entry.sizes(_round(max(x1 - x0, y1 - y0) / (_FACE_BOX[2] - _FACE_BOX[0])))
     pixels, parameters = entry.apply(picture, region, sizes, rng, key)

@@ -3,15 +3,15 @@
     AgeveilError                   1   the root: catch this one
     ├── ImageError                 3   what came is no usable picture
     │   ├── UnreadableImageError       missing, empty, truncated, not a picture
-    │   └── ImageLimitError            more bytes, pixels or frames than allowed
-    ├── FaceError                      no face that can be used
+    │   └── ImageLimitError            more bytes or pixels, or a longer side, than allowed
+    ├── FaceError                  6   no face that can be used
     │   ├── NoFaceError            4   none was found
     │   ├── SeveralFacesError      5   more than one could be the viewer, or not as many as expected
-    │   └── UnusableFaceError      6   half a face, a landmark set outside, eyes already covered
+    │   └── UnusableFaceError          half a face, a landmark set outside, eyes already covered
     ├── LeakError                  7   an anonymized picture may still show a face; it was not written
     ├── CipherError                8   wrong key, key file or receipt
     ├── OutputError                9   the output cannot be written
-    ├── ModelError                12   weights missing, damaged or not allowed by the licence asked for
+    ├── ModelError                12   weights missing or damaged, or a model that fails
     └── DataError                 13   a data set or a board file does not read as documented
 
 A bad argument is a ValueError (exit code 2), as everywhere in Python. Messages say what was expected and
@@ -84,7 +84,7 @@ class OutputError(AgeveilError):
 
 
 class ModelError(AgeveilError):
-    """Weights are missing, damaged, or not allowed by the licence asked for."""
+    """Weights are missing or damaged, or a model fails on its input."""
 
     exit_code = 12
 

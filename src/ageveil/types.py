@@ -450,7 +450,7 @@ class AgeDistribution:
         """Shortest run of years, both ends included, that holds at least `level` of the probability.
 
         Among equally short runs the more probable one counts, then the younger. With resolution "group" the
-        run is of whole groups.
+        run is of whole groups, as few as hold it.
 
         Raises:
             ValueError: `level` is not in (0, 1].

@@ -22,7 +22,8 @@ def main() -> None:
         from ageveil.cli.app import app
 
         code = app(standalone_mode=False)
-        sys.stdout.flush()  # here rather than at exit, where nobody could tell what went wrong
+        if sys.stdout is not None:  # None where the caller closed it
+            sys.stdout.flush()  # here rather than at exit, where nobody could tell what went wrong
         if code == _INTERRUPTED:  # Typer turns Ctrl-C into this result
             raise KeyboardInterrupt
     except BaseException as error:
