@@ -10,6 +10,7 @@ run in an environment of their own (.venv-bench) on the same files, in turn with
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -22,7 +23,6 @@ from collections.abc import Callable
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -96,14 +96,21 @@ def process(*command: str) -> tuple[float, float]:
     """Wall seconds and peak resident memory in MiB of a process of its own."""
     start = time.perf_counter()
     child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(child.pid, 0)
-    child.returncode = os.waitstatus_to_exitcode(status)
+    peak = 0
+    # The kernel's own high-water mark, read until the process has gone: what wait() reports also counts the
+    # moment before the child became another program, when it was a copy of this one.
+    while child.poll() is None:
+        with contextlib.suppress(OSError, ValueError):
+            status = Path(f"/proc/{child.pid}/status").read_text()
+            peak = max(peak, int(status.partition("VmHWM:")[2].split()[0]) if "VmHWM" in status else 0)
+        time.sleep(0.002)
+    taken = time.perf_counter() - start
     if child.returncode:
         sys.exit(f"{' '.join(command)} ended with {child.returncode}")
-    return time.perf_counter() - start, usage.ru_maxrss / 1024
+    return taken, peak / 1024
 
 
-def process_table(crop: Image) -> list[str]:
+def process_table(crop: Image, folder: str) -> list[str]:
     """Cold starts, as whole processes."""
     measure = yardstick(crop)
     commands = {
@@ -114,7 +121,7 @@ def process_table(crop: Image) -> list[str]:
             sys.executable, "-m", "ageveil", "rate", str(PORTRAIT), "--board", "mpa", "--rating", "R",
         ],
         "`ageveil anonymize` (portrait)": [
-            sys.executable, "-m", "ageveil", "anonymize", str(PORTRAIT), "--out", tempfile.mkdtemp(), "--force",
+            sys.executable, "-m", "ageveil", "anonymize", str(PORTRAIT), "--out", folder, "--force",
         ],
     }  # fmt: skip
     memory: dict[str, float] = {}
@@ -123,7 +130,7 @@ def process_table(crop: Image) -> list[str]:
         taken, memory[name] = process(*command)
         return taken
 
-    jobs = {name: lambda n=name, c=command: run(n, c) for name, command in commands.items()}  # type: ignore[misc]
+    jobs = {name: lambda n=name, c=command: run(n, c) for name, command in commands.items()}
     times = in_turn({"yardstick": lambda: seconds(measure), **jobs}, 7)
     return [
         "| whole process, cold | ms, median (quartiles) | × yardstick | peak memory, MiB |",
@@ -147,7 +154,8 @@ class Rivals:
 
     def run(self, job: str, photo: Path, out: Path) -> float:
         """Seconds that a job took, as its own process measured."""
-        assert self._process.stdin and self._process.stdout
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
         request = json.dumps({"job": job, "photo": str(photo), "out": str(out)})
         self._process.stdin.write(request + "\n")
         self._process.stdin.flush()
@@ -211,7 +219,7 @@ def batch_table() -> list[str]:
     way = Pipeline()
     workers = os.cpu_count() or 1
     jobs = {
-        count: lambda count=count: seconds(lambda: list(way.estimate_many(photos, workers=count)))  # type: ignore[misc]
+        count: lambda count=count: seconds(lambda: list(way.estimate_many(photos, workers=count)))
         for count in (1, workers)
     }
     times = in_turn({str(count): job for count, job in jobs.items()}, 5)
@@ -239,7 +247,7 @@ def heading() -> list[str]:
         f"Command: `make bench`. Commit {commit}, {date.today()}, {os.cpu_count()} cores of {_processor()}, "
         f"Python {platform.python_version()}, {versions}.",
         "",
-        "The machine is shared, so times vary; the ratio to the yardstick, measured in turn, is what compares.",
+        "The machine is shared, so times vary; the ratio to the yardstick, measured in turn, is what counts.",
         "",
     ]
 
@@ -260,15 +268,15 @@ def main() -> None:
     out: Path = parser.parse_args().out
     cv2.setNumThreads(1)
     _, crop = Pipeline().align_viewer(read_image(PORTRAIT))
-    sections: list[tuple[str, Callable[[], list[str]]]] = [
-        ("anonymization", lambda: crop_table(crop)),
-        ("cold starts", lambda: process_table(crop.pixels)),
-        ("batches", batch_table),
-    ]
-    lines: list[Any] = heading()
+    lines = heading()
     with tempfile.TemporaryDirectory() as folder:
-        sections.insert(2, ("other packages", lambda: rival_table(Path(folder), crop.pixels)))
-        for name, make in sections:
+        sections: dict[str, Callable[[], list[str]]] = {
+            "anonymization": lambda: crop_table(crop),
+            "cold starts": lambda: process_table(crop.pixels, folder),
+            "other packages": lambda: rival_table(Path(folder), crop.pixels),
+            "batches": batch_table,
+        }
+        for name, make in sections.items():
             print(f"measuring {name} ...", file=sys.stderr, flush=True)
             lines += [*make(), ""]
     out.write_text("\n".join(lines), "utf-8")
