@@ -194,7 +194,7 @@ def _background(
             side = _BLOCK // int(rng.choice([1, 2, 4]))
             for y in range(top, top + _BLOCK, side):
                 for x in range(left, left + _BLOCK, side):
-                    photograph = portraits[rng.integers(len(portraits))].pixels
+                    photograph = portraits[int(rng.integers(len(portraits)))].pixels
                     if rng.integers(2):
                         photograph = photograph[:, ::-1]
                     row, column = _FROM_CORNER

@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -46,13 +45,18 @@ from ageveil.types import (
     Receipt,
 )
 
+# From version 1.29 on, official builds of ONNX Runtime leave a device identifier in the user's cache folder
+# and send usage events to their maker, unless this is set before the library is loaded.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
 DEFAULT_APPROACH = "mosaic"
 
 LEAK_DETECTOR = "libfacedetection"
 _LEAK_OPTIONS = DetectorOptions(max_side=960, threshold=detection.DETECTORS[LEAK_DETECTOR].low_threshold)
-# A whole picture is searched at the first of these sizes; while the leak check finds a face uncovered, at the
-# next. Beyond the last a network's memory would grow to gigabytes.
-_PICTURE_SIDES = (480, 960, 1920)
+# A whole picture is searched at full size up to here; beyond, a network's memory would grow to gigabytes. A
+# coarser search first would not do: the leak check sees fewer small and turned faces than CenterFace does, so
+# it cannot tell when that was not enough (searched from 480 on, every second face of 32 px stayed bare).
+_PICTURE_SIDE = 1920
 # Above this disagreement between landmarks and detector the eye region may be misplaced: hide the whole face.
 _TRUSTED_EYES = 0.3
 # Around bare eyes no rectangle of a bar's size is flat; a bar is, even where it draws the landmarks to its
@@ -192,8 +196,8 @@ class Pipeline:
         """Anonymize every face of a whole picture in place, and check that none was missed.
 
         After the faces that this pipeline's detector finds, a second, different detector looks for faces at a
-        lower threshold. While it finds one that was not processed, the picture is searched at a larger size;
-        in the end it is refused. What both detectors miss is not noticed: docs/approaches.md tells how often.
+        lower threshold: where it finds one that was not processed, the picture is refused. What both miss is
+        not noticed: docs/approaches.md tells how often.
 
         Args:
             photo: Path, bytes, binary file or RGB array.
@@ -216,16 +220,12 @@ class Pipeline:
         if expect_faces is not None and expect_faces < 0:
             raise ValueError(f"expect_faces is 0 or more, got {expect_faces}")
         image = read_image(photo, limits=self.limits)
-        hide = partial(self._hide, image, regions=regions, key=key, rng=rng)
         with ThreadPoolExecutor(1) as pool:
             # The second detector reads the same picture, so both look at once.
             suspects = pool.submit(detection.find_boxes, image, LEAK_DETECTOR, _LEAK_OPTIONS)
-            for side in _PICTURE_SIDES:
-                faces = self._all_faces(image, side)
-                picture = hide(faces)
-                exposed = [p.box for p in suspects.result() if not _is_covered(p.box, picture.receipts)]
-                if not exposed or side >= max(image.shape):
-                    break
+            faces = self._all_faces(image)
+            picture = self._hide(image, faces, regions=regions, key=key, rng=rng)
+            exposed = [p.box for p in suspects.result() if not _is_covered(p.box, picture.receipts)]
         if exposed:
             raise LeakError(
                 f"a second detector sees {_count(len(exposed), 'face')} that the first did not; nothing was "
@@ -252,10 +252,10 @@ class Pipeline:
         _check_eyes_visible(crop)
         return face, crop
 
-    def _all_faces(self, image: Image, max_side: int) -> tuple[Face, ...]:
+    def _all_faces(self, image: Image) -> tuple[Face, ...]:
         threshold = detection.get_detector(self.detector).low_threshold
         # One thread: the second detector has the other core.
-        options = replace(self.options, max_side=max_side, threshold=threshold, threads=1)
+        options = replace(self.options, max_side=_PICTURE_SIDE, threshold=threshold, threads=1)
         return detection.detect(image, self.detector, landmarks=self.landmarks, options=options)
 
     def _hide(

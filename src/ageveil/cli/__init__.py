@@ -45,6 +45,8 @@ def _report(error: BaseException) -> int:
 
     if os.environ.get("AGEVEIL_TRACE") == "1":
         traceback.print_exception(error)
+    if isinstance(error, SystemExit) and not error.code:  # Typer leaves so after shell completion
+        return 0
     if isinstance(error, SystemExit | OSError):
         _drop_output()
     message, code = _explain(error)

@@ -35,8 +35,8 @@ def evaluate(
     from ageveil.evaluation import accuracy
     from ageveil.training import datasets
 
-    images = accuracy.sample(datasets.read_dataset(data), limit, seed=seed)
     way = pipeline.Pipeline(approach, model, detector, landmarks, allow_others=True)
+    images = accuracy.sample(datasets.read_dataset(data), limit, seed=seed)
     with progress(f"{approach}", len(images), quiet=quiet) as bar:
         report = accuracy.evaluate(images, way, seed=seed, workers=workers, advance=bar.advance)
     record = {**report.to_json(), "data": data, "seed": seed}

@@ -1,0 +1,264 @@
+"""Accuracy on small sets whose outcome is worked out by hand, and on UTKFace beside published figures."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ageveil.errors import DataError, ModelError, NoFaceError
+from ageveil.evaluation import accuracy
+from ageveil.image import Limits, read_image, write_image
+from ageveil.pipeline import Pipeline
+from ageveil.training.datasets import LabelledImage, read_dataset
+
+# Eight groups, and who is in none.
+GROUPS = [(0, 2), (4, 6), (8, 13), (15, 20), (25, 32), (38, 43), (48, 53), (60, 100)]
+WAY = Pipeline("mask", allow_others=True)
+
+
+def group_of(age):
+    """Index of the group of an age, None between groups."""
+    return next((index for index, (low, high) in enumerate(GROUPS) if low <= age <= high), None)
+
+
+@pytest.fixture(scope="session")
+def faces(astronaut, grace_hopper):
+    """Two portraits cut as photographs of a viewer."""
+    return read_image(astronaut)[:260, 60:380], read_image(grace_hopper)[:450]
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory, faces, astronaut):
+    """Nine pictures named as UTKFace names them. Five are usable and in a group, one is between groups."""
+    folder = tmp_path_factory.mktemp("utkface")
+    young, old = faces
+    write_image(folder / "29_1_0_1.jpg", young)
+    write_image(folder / "39_1_0_2.jpg", np.ascontiguousarray(young[:, ::-1]))
+    write_image(folder / "50_1_0_3.png", young)
+    write_image(folder / "78_1_0_4.jpg", old)
+    write_image(folder / "90_1_0_5.png", np.ascontiguousarray(old[:, ::-1]))
+    write_image(folder / "35_1_0_6.jpg", young)  # between the groups
+    write_image(folder / "30_0_0_7.jpg", np.full((90, 90, 3), 120, np.uint8))  # no face
+    (folder / "31_0_0_8.jpg").write_bytes(astronaut.read_bytes()[:3000])  # cut short
+    write_image(folder / "32_0_0_9.png", np.ascontiguousarray(old[:, :262]))  # half a face
+    return folder
+
+
+@pytest.fixture(scope="session")
+def images(folder):
+    return read_dataset(f"utkface:{folder}")
+
+
+@pytest.fixture(scope="session")
+def report(images):
+    return accuracy.evaluate(images, WAY, resamples=200)
+
+
+def test_figures_are_those_of_the_pipeline_one_by_one(images, report):
+    # The mask draws nothing, so that the way a viewer takes gives the same distributions.
+    exact = one_off = grouped = 0
+    recalls = {}
+    errors = []
+    for image in images:
+        try:
+            distribution = WAY.estimate(image.path).distribution
+        except Exception:  # noqa: S112 - counted below
+            continue
+        errors.append(abs(sum(age * p for age, p in enumerate(distribution.years)) - image.age))
+        true = group_of(image.age)
+        if true is None:
+            continue
+        masses = [sum(distribution.years[low : high + 1]) for low, high in GROUPS]
+        guess = masses.index(max(masses))
+        grouped += 1
+        exact += guess == true
+        one_off += abs(guess - true) <= 1
+        recalls.setdefault(true, []).append(guess == true)
+    assert (report.faces, report.faces_all) == (grouped, len(errors)) == (5, 6)
+    assert report.exact.value == pytest.approx(100 * exact / 5)
+    assert report.one_off.value == pytest.approx(100 * one_off / 5)
+    assert report.macro_exact.value == pytest.approx(
+        100 * np.mean([np.mean(hits) for hits in recalls.values()])
+    )
+    assert report.mae_years.value == pytest.approx(math.fsum(errors) / 6, abs=1e-4)
+
+
+def test_what_cannot_be_used_is_counted_by_reason(report):
+    assert report.left_out == {"no face found": 1, "unreadable picture": 1, "unusable face": 1}
+    assert (report.approach, report.model) == ("mask", "dlib-age")
+
+
+def test_two_viewers_are_left_out_unless_the_largest_is_meant(tmp_path, faces):
+    young = faces[0]
+    write_image(tmp_path / "29_1_0_1.jpg", np.concatenate([young, young[:, ::-1]], axis=1))
+    write_image(tmp_path / "29_1_0_2.jpg", young)
+    images = read_dataset(f"utkface:{tmp_path}")
+    strict = accuracy.evaluate(images, replace(WAY, allow_others=False), resamples=20)
+    assert (strict.faces, strict.left_out) == (1, {"several faces": 1})
+    lenient = accuracy.evaluate(images, WAY, resamples=20)
+    assert (lenient.faces, lenient.left_out) == (2, {})
+
+
+def test_the_pipelines_limits_hold(images):
+    report = accuracy.evaluate(images, replace(WAY, limits=Limits(max_side=330)), resamples=20)
+    # The three pictures of the older portrait are 450 pixels high.
+    assert report.left_out == {"no face found": 1, "unreadable picture": 4}
+
+
+def test_intervals_hold_their_figures(report):
+    for name in ("exact", "one_off", "macro_exact"):
+        estimate = getattr(report, name)
+        assert 0 <= estimate.low <= estimate.value <= estimate.high <= 100
+    assert 0 <= report.mae_years.low <= report.mae_years.value <= report.mae_years.high
+
+
+def test_the_report_as_json(report):
+    record = report.to_json()
+    assert json.loads(json.dumps(record, allow_nan=False)) == record
+    assert set(record) == {
+        "exact", "one_off", "macro_exact", "mae_years", "faces", "faces_all", "left_out", "approach", "model",
+    }  # fmt: skip
+    for name in ("exact", "one_off", "macro_exact", "mae_years"):
+        estimate = getattr(report, name)
+        assert record[name] == {"value": estimate.value, "low": estimate.low, "high": estimate.high}
+    assert (record["faces"], record["faces_all"]) == (5, 6)
+
+
+@pytest.mark.parametrize("approach", ["mosaic", "mask", "encryption"])
+def test_the_same_seed_gives_the_same_figures(images, approach):
+    way = replace(WAY, approach=approach)
+    first, again = (accuracy.evaluate(images, way, seed=3, resamples=50, workers=w).to_json() for w in (1, 2))
+    if approach == "encryption":
+        # Its keys are fresh each time: the counts are all that stays.
+        assert first["approach"] == again["approach"] == "permutation"
+        assert (first["faces"], first["left_out"]) == (again["faces"], again["left_out"])
+        return
+    assert first.pop("mae_years")["value"] == pytest.approx(again.pop("mae_years")["value"], abs=1e-4)
+    assert first == again
+
+
+def test_another_seed_draws_another_mosaic(images):
+    way = replace(WAY, approach="mosaic")
+    first, other = (accuracy.evaluate(images, way, seed=s, resamples=20).mae_years.value for s in (0, 1))
+    assert abs(first - other) > 1e-3
+
+
+def test_every_face_has_draws_of_its_own(tmp_path, faces):
+    # The same picture twice: one mosaic for both would show as an interval without width, as the mask's.
+    for number in (1, 2):
+        write_image(tmp_path / f"29_1_0_{number}.png", faces[0])
+    images = read_dataset(f"utkface:{tmp_path}")
+    mask, mosaic = (
+        accuracy.evaluate(images, replace(WAY, approach=a), resamples=50) for a in ("mask", "mosaic")
+    )
+    assert mask.mae_years.high - mask.mae_years.low < 1e-4
+    assert mosaic.mae_years.high - mosaic.mae_years.low > 1e-2
+
+
+def test_progress_counts_every_picture(images):
+    calls = []
+    accuracy.evaluate(images, WAY, resamples=20, advance=lambda: calls.append(1))
+    assert len(calls) == len(images) == 9
+
+
+@pytest.mark.parametrize("names", [[], ["30_0_0_7.jpg"], ["35_1_0_6.jpg"], ["35_1_0_6.jpg", "31_0_0_8.jpg"]])
+def test_without_a_face_in_a_group_there_is_no_figure(images, names):
+    chosen = [image for image in images if image.path.name in names]
+    with pytest.raises(DataError, match="no face with an age in one of the eight groups"):
+        accuracy.evaluate(chosen, WAY)
+
+
+def test_an_interval_is_no_exact_age(folder):
+    image = LabelledImage(folder / "29_1_0_1.jpg", 25, 32)
+    with pytest.raises(DataError, match="an exact age is needed"):
+        accuracy.evaluate([image], WAY)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**64])
+def test_a_seed_out_of_range_is_refused_before_any_work(seed):
+    with pytest.raises(ValueError, match="a seed lies from 0"):
+        accuracy.evaluate([LabelledImage(Path("missing.jpg"), 1, 1)], WAY, seed=seed)
+
+
+def test_a_model_that_is_missing_ends_the_evaluation(images, monkeypatch):
+    # Not every face for itself "left out": the figures would be of nothing.
+    def missing(*_, **__):
+        raise ModelError("weights.onnx is not installed")
+
+    monkeypatch.setattr(accuracy.detection, "find_boxes", missing)
+    with pytest.raises(ModelError):
+        accuracy.evaluate(images, WAY)
+
+
+# Samples ----------------------------------------------------------------------------------------------------
+
+
+def numbered(count):
+    return [LabelledImage(Path(f"{index}.jpg"), 30, 30) for index in range(count)]
+
+
+@pytest.mark.parametrize("limit", [None, 20, 21])
+def test_without_a_smaller_limit_all_are_taken(limit):
+    assert accuracy.sample(numbered(20), limit, seed=0) == tuple(numbered(20))
+
+
+@pytest.mark.parametrize("limit", [1, 5, 19])
+def test_a_sample_is_drawn_once_each_in_order(limit):
+    drawn = accuracy.sample(numbered(20), limit, seed=4)
+    places = [int(image.path.stem) for image in drawn]
+    assert len(places) == limit
+    assert places == sorted(set(places))
+    assert drawn == accuracy.sample(numbered(20), limit, seed=4)
+
+
+def test_samples_are_random():
+    draws = {accuracy.sample(numbered(20), 5, seed=seed) for seed in range(50)}
+    assert len(draws) > 40
+    # Each picture is in a quarter of the samples: 12.5 of 50, give or take four standard deviations of 3.1.
+    hits = [sum(image in draw for draw in draws) for image in numbered(20)]
+    assert all(1 <= count <= 25 for count in hits)
+
+
+def test_a_limit_below_one_is_refused():
+    with pytest.raises(ValueError, match="a limit is 1 or more, got 0"):
+        accuracy.sample(numbered(3), 0, seed=0)
+
+
+# Aligned pictures -------------------------------------------------------------------------------------------
+
+
+def test_an_aligned_picture_becomes_the_crop_as_it_is(faces):
+    # A canonical crop saved and read again is such a picture: nothing moves.
+    crop = WAY.align_viewer(faces[1])[1]
+    again = accuracy.canonical_crop(crop.pixels, WAY, aligned=True)
+    assert (again.pixels == crop.pixels).all()
+    assert again.outside == 0
+    warped = accuracy.canonical_crop(faces[1], WAY, aligned=False)
+    assert (warped.pixels == crop.pixels).all()
+
+
+def test_an_aligned_picture_without_a_face_is_an_error():
+    with pytest.raises(NoFaceError):
+        accuracy.canonical_crop(np.full((200, 200, 3), 99, np.uint8), WAY, aligned=True)
+
+
+# Published figures ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("approach", "exact", "one_off"),
+    # Of the dlib age network on the 3,249 grouped faces of this set, with chips cut by dlib itself.
+    [("original", 65.7, 93.0), ("mosaic", 56.7, 86.3)],
+)
+def test_utkface_lands_at_the_published_figures(ageveil_data, approach, exact, one_off):
+    images = accuracy.sample(read_dataset(f"utkface:{ageveil_data / 'utkface' / 'test'}"), 300, seed=0)
+    report = accuracy.evaluate(images, replace(WAY, approach=approach), resamples=50)
+    assert report.faces > 180
+    assert sum(report.left_out.values()) <= 6
+    for estimate, published in ((report.exact, exact), (report.one_off, one_off)):
+        # Three standard deviations of a share of so many faces, and 1.5 points for another framing.
+        tolerance = 300 * math.sqrt(published / 100 * (1 - published / 100) / report.faces) + 1.5
+        assert abs(estimate.value - published) <= tolerance
