@@ -5,11 +5,12 @@ python examples/demo.py --out demo
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
-HERE = Path(__file__).parent
+HERE = Path(os.path.relpath(Path(__file__).parent))
 ASTRONAUT, HOPPER = HERE / "astronaut.jpg", HERE / "grace_hopper.jpg"
 
 

@@ -59,8 +59,8 @@ def page(records: list[dict[str, Any]], head: str) -> str:
         f"    {head}",
         "",
         f"UTKFace's test part, {faces} faces with an age in one of the eight groups ({everybody} of any",
-        f"age, for the error in years), {left_out} left out; 95 % bootstrap intervals over faces (2,000 resamples,",
-        f"seed {SEED}).",
+        f"age, for the error in years), {left_out} left out; 95 % bootstrap intervals over faces (2,000",
+        f"resamples, seed {SEED}).",
         "",
         "| approach | exact, % | 1-off, % | macro-averaged exact, % | mean error, years | published |",
         "|---|---|---|---|---|---|",
@@ -77,9 +77,9 @@ def page(records: list[dict[str, Any]], head: str) -> str:
         "",
         "The published figures (exact / 1-off) are of the same network on 3,249 of these faces. Ours differ",
         "where the framing does: the chip is cut from the 224-pixel crop by one fixed transform instead of",
-        "by each face's landmarks, and the eye region predicted from five points is taller than the 68-point",
-        "one (docs/design.md): over the latter, in the last row, the mask gives the published figures. Behind",
-        "a cipher the network sees noise, and what it answers to noise depends on how the noise is resampled.",
+        "by each face's landmarks, and the eye region predicted from five points is taller than that of 68",
+        "points (docs/design.md): over the latter, in the last row, the mask gives the published figures.",
+        "Behind a cipher the network sees noise, and its answer depends on how the noise is resampled.",
     ]
     return "\n".join(lines) + "\n"
 
