@@ -601,6 +601,13 @@ def test_two_people_in_one_picture(portraits):
     assert viewer.box.x0 > grown.shape[1]
 
 
+def test_the_largest_comes_first_not_the_surest(portraits):
+    faces = detect(beside(portraits["astronaut"], portraits["grace_hopper"]), "dlib-hog", options=AS_IT_IS)
+    areas, scores = [one.box.area for one in faces], [one.score for one in faces]
+    assert areas == sorted(areas, reverse=True)
+    assert scores != sorted(scores, reverse=True), "the smaller face is meant to have the higher score"
+
+
 # Inputs, threads, weights -----------------------------------------------------------------------------------
 
 

@@ -21,7 +21,7 @@ from ageveil.pipeline import Pipeline
 from ageveil.types import AnonymizedFace, AnonymizedPicture
 
 FRESH = "AGEVEIL_FUZZ" in os.environ
-EXAMPLES = int(os.environ.get("AGEVEIL_FUZZ", "300"))
+EXAMPLES = int(os.environ.get("AGEVEIL_FUZZ", "200"))
 LIMITS = Limits(max_bytes=60_000, max_pixels=60_000, max_side=400)
 PROTECTIVE = [name for name in APPROACHES if name != "original"]
 

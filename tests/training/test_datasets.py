@@ -111,7 +111,10 @@ def test_a_folder_may_hold_colons(tmp_path):
 )
 def test_one_picture_with_all_fields(tmp_path, ending):
     name = f"26_1_3_{TIME}{ending}"
-    expected = LabelledImage(tmp_path / name, 26, 26, identity=None, gender="female", race="Indian")
+    # The release marks its aligned and cropped pictures by ".chip".
+    expected = LabelledImage(
+        tmp_path / name, 26, 26, gender="female", race="Indian", aligned=".chip" in ending
+    )
     assert read_utkface(folder_of(tmp_path, name)) == (expected,)
 
 
@@ -189,7 +192,7 @@ def test_a_name_made_from_labels_gives_them_back(tmp_path_factory, age, gender, 
     folder = folder_of(tmp_path_factory.mktemp("faces"), f"{age}_{gender}_{race}_{TIME}.jpg.chip.jpg")
     (image,) = read_utkface(folder)
     assert image == LabelledImage(
-        image.path, age, age, gender=UTKFACE_GENDERS[gender], race=UTKFACE_RACES[race]
+        image.path, age, age, gender=UTKFACE_GENDERS[gender], race=UTKFACE_RACES[race], aligned=True
     )
 
 
