@@ -45,10 +45,6 @@ from ageveil.types import (
     Receipt,
 )
 
-# From version 1.29 on, official builds of ONNX Runtime leave a device identifier in the user's cache folder
-# and send usage events to their maker, unless this is set before the library is loaded.
-os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-
 DEFAULT_APPROACH = "mosaic"
 
 LEAK_DETECTOR = "libfacedetection"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.util
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,6 +86,9 @@ class Session:
     """
 
     def __init__(self, path: Path, *, threads: int = 0) -> None:
+        # From version 1.29 on, official builds of ONNX Runtime leave a device identifier in the user's cache
+        # folder and send usage events to their maker, unless this is set before the library is loaded.
+        os.environ["ORT_DISABLE_TELEMETRY"] = "1"
         import onnxruntime  # noqa: PLC0415 - 0.2 s, and only wanted once a model is
 
         options = onnxruntime.SessionOptions()
