@@ -246,7 +246,7 @@ def test_up_to_a_fifth_may_lie_outside(across, columns):
 
 @pytest.mark.parametrize("across", [-40.25, 41.75, -1e4, 1e6])
 def test_more_than_a_fifth_outside_is_unusable(across):
-    with pytest.raises(UnusableFaceError, match=r"of the face's crop lies outside the picture, at most 20%"):
+    with pytest.raises(UnusableFaceError, match=r"of the face's crop lies outside the picture, at most 20"):
         align(noise(210, 201), moved_face(across, 0.5), size=200)
 
 

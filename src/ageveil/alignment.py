@@ -95,7 +95,7 @@ def align(
     outside = float(((x < 0) | (x > width - 1) | (y < 0) | (y > height - 1)).mean())
     if outside > max_outside:
         raise UnusableFaceError(
-            f"{outside:.0%} of the face's crop lies outside the picture, at most {max_outside:.0%} may"
+            f"{outside:.1%} of the face's crop lies outside the picture, at most {max_outside:.1%} may"
         )
     to_crop = cv2.invertAffineTransform(to_image)
     landmarks = face.landmarks @ to_crop[:, :2].T + to_crop[:, 2]

@@ -453,7 +453,7 @@ def detect(
         ModelError: Weights are not installed or damaged.
     """
     if detector == "libfacedetection":
-        raise ValueError("libfacedetection gives no landmarks' frame; choose it for the leak check only")
+        raise ValueError("libfacedetection gives boxes that no landmarks fit: it serves the leak check only")
     faces = []
     for proposal in find_boxes(image, detector, options):
         points = place_landmarks(image, proposal, landmarks)

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+# Exit codes of usable photographs, the strictest last: done or allow, step up, deny.
+_STRICTNESS = (0, 11, 10)
+
 
 def console(*, stderr: bool = False) -> Console:
     """A console that colours only where a person reads."""
@@ -111,7 +114,7 @@ def error_outcome(photo: Path, error: AgeveilError) -> Outcome:
 def finish(
     outcomes: Sequence[Outcome], show: Callable[[Outcome], None], *, as_json: bool, quiet: bool
 ) -> int:
-    """Print the outcomes and return the exit code: the first error's, else the largest.
+    """Print the outcomes and return the exit code: the first error's, else the strictest answer's.
 
     One photograph gives one JSON object, several give a list.
     """
@@ -125,7 +128,7 @@ def finish(
         elif not (as_json or quiet):
             show(outcome)
     errors = [outcome.code for outcome in outcomes if "error" in outcome.record]
-    return errors[0] if errors else max(outcome.code for outcome in outcomes)
+    return errors[0] if errors else max((o.code for o in outcomes), key=_STRICTNESS.index)
 
 
 def estimate_record(photo: Path, estimate: Estimate) -> dict[str, Any]:

@@ -177,10 +177,8 @@ def _show(outcome: Outcome) -> None:
     out.print(f"[bold {_COLOURS[record['decision']]}]{word}[/]  {', '.join(map(shown, photos))}")
     out.print(f"  {record['reason']}")
     if record["faces"]:
-        calibrated = "calibrated" if record["calibrated"] else "not calibrated"
-        out.print(
-            f"  [dim]approach {record['approach']} · model {record['model']} ({record['licence']}), "
-            f"{calibrated} for it[/]"
-        )
+        out.print(f"  [dim]approach {record['approach']} · model {record['model']} ({record['licence']})[/]")
+        if not record["calibrated"]:
+            out.print(f"  [yellow]not calibrated behind {record['approach']}: too sure, do not rely on it[/]")
     else:
         out.print("  [dim]no face was read[/]")
