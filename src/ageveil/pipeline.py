@@ -11,7 +11,7 @@ import math
 import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -53,6 +53,8 @@ _LEAK_OPTIONS = DetectorOptions(max_side=960, threshold=detection.DETECTORS[LEAK
 # coarser search first would not do: the leak check sees fewer small and turned faces than CenterFace does, so
 # it cannot tell when that was not enough (searched from 480 on, every second face of 32 px stayed bare).
 _PICTURE_SIDE = 1920
+# Seconds a pixel that the first detector takes to prepare a picture for its network, generously.
+_HEAD_START = 1.5e-8
 # Above this disagreement between landmarks and detector the eye region may be misplaced: hide the whole face.
 _TRUSTED_EYES = 0.3
 # Around bare eyes no rectangle of a bar's size is flat; a bar is, even where it draws the landmarks to its
@@ -217,11 +219,14 @@ class Pipeline:
             raise ValueError(f"expect_faces is 0 or more, got {expect_faces}")
         image = read_image(photo, limits=self.limits)
         with ThreadPoolExecutor(1) as pool:
-            # The second detector reads the same picture, so both look at once.
-            suspects = pool.submit(detection.find_boxes, image, LEAK_DETECTOR, _LEAK_OPTIONS)
-            faces = self._all_faces(image)
-            picture = self._hide(image, faces, regions=regions, key=key, rng=rng)
-            exposed = [p.box for p in suspects.result() if not _is_covered(p.box, picture.receipts)]
+            # Both detectors look at once. The second keeps Python's lock while it works, so the first must
+            # have entered its network before, which lets go of it.
+            search = pool.submit(self._all_faces, image)
+            wait([search], timeout=_HEAD_START * image.shape[0] * image.shape[1])
+            suspects = detection.find_boxes(image, LEAK_DETECTOR, _LEAK_OPTIONS)
+            faces = search.result()
+        picture = self._hide(image, faces, regions=regions, key=key, rng=rng)
+        exposed = [p.box for p in suspects if not _is_covered(p.box, picture.receipts)]
         if exposed:
             raise LeakError(
                 f"a second detector sees {_count(len(exposed), 'face')} that the first did not; nothing was "
@@ -250,8 +255,10 @@ class Pipeline:
 
     def _all_faces(self, image: Image) -> tuple[Face, ...]:
         threshold = detection.get_detector(self.detector).low_threshold
-        # One thread: the second detector has the other core.
-        options = replace(self.options, max_side=_PICTURE_SIDE, threshold=threshold, threads=1)
+        # The second detector works beside this one, on a picture of limited size. While both take about as
+        # long, one core for each serves best; on larger pictures this one takes longer and gets them all.
+        threads = 1 if max(image.shape) <= _LEAK_OPTIONS.max_side else 0
+        options = replace(self.options, max_side=_PICTURE_SIDE, threshold=threshold, threads=threads)
         return detection.detect(image, self.detector, landmarks=self.landmarks, options=options)
 
     def _hide(
