@@ -706,10 +706,13 @@ def test_ctrl_c_ends_in_one_line_and_leaves_whole_files(astronaut, tmp_path, ver
         ],
         "evaluate": ["--data", f"utkface:{tmp_path}", "--json"],
     }[verb]
+    # A shell's background job ignores the signal, and so would what it starts.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     running = subprocess.Popen(
         [sys.executable, "-m", "ageveil", verb, *map(str, words)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
+    signal.signal(signal.SIGINT, before)
     maps = Path(f"/proc/{running.pid}/maps")
     # Both are at work for ten seconds and more; by then every library has been loaded.
     begun = {
