@@ -34,7 +34,7 @@ PUBLISHED = {
 
 def measure(folder: str) -> list[dict[str, Any]]:
     """One record for each approach, and one for the mask over the 68-point eye region."""
-    images = datasets.read_dataset(f"utkface:{folder}")
+    images = datasets.read_dataset(f"utkface:{folder}").images
     ways = [Pipeline(approach=name, allow_others=True) for name in anonymization.APPROACHES]
     ways.append(Pipeline(approach="mask", landmarks="68", allow_others=True))
     records = []

@@ -15,11 +15,11 @@ from pathlib import Path
 
 from ageveil import anonymization, boards, decision, estimation
 from ageveil.errors import AgeveilError
-from ageveil.evaluation.accuracy import canonical_crop
 from ageveil.evaluation.intervals import clopper_pearson
 from ageveil.image import read_image
 from ageveil.pipeline import Pipeline, map_ordered
 from ageveil.training import datasets
+from ageveil.training.preparation import canonical_crop
 from ageveil.types import AnonymizedFace, Policy
 
 HERE = Path(__file__).parent
@@ -44,7 +44,7 @@ def decisions(images: list[datasets.LabelledImage], approach: str) -> Counter[st
 
 def main(folder: str) -> None:
     """Measure and write."""
-    everybody = datasets.read_dataset(f"utkface:{folder}")
+    everybody = datasets.read_dataset(f"utkface:{folder}").images
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], check=True, capture_output=True, text=True, cwd=HERE
     ).stdout.strip()

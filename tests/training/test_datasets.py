@@ -12,8 +12,10 @@ from ageveil.training.datasets import (
     OLDEST,
     UTKFACE_GENDERS,
     UTKFACE_RACES,
+    Dataset,
     LabelledImage,
     read_dataset,
+    read_folder,
     read_utkface,
 )
 from ageveil.types import AGE_GROUPS
@@ -41,6 +43,21 @@ def test_labels_up_to_the_bounds_are_kept(low, high):
 def test_labels_outside_the_bounds_are_refused(low, high):
     with pytest.raises(ValueError, match=f"0..{OLDEST}, got {low} to {high}"):
         LabelledImage(Path("a.jpg"), low, high)
+
+
+@pytest.mark.parametrize("fold", [None, 0, 4])
+def test_a_fold_is_kept(fold):
+    assert LabelledImage(Path("a.jpg"), 1, 1, fold=fold).fold == fold
+
+
+def test_a_negative_fold_is_refused():
+    with pytest.raises(ValueError, match="a fold is 0 or more, got -1"):
+        LabelledImage(Path("a.jpg"), 1, 1, fold=-1)
+
+
+def test_a_data_set_without_a_picture_is_refused():
+    with pytest.raises(ValueError, match="at least one picture"):
+        Dataset("utkface", ())
 
 
 def test_a_label_is_frozen():
@@ -92,15 +109,17 @@ def test_an_unknown_data_set_lists_the_choices(tmp_path, name):
 
 def test_every_data_set_is_reached_by_its_name(tmp_path):
     folder_of(tmp_path, f"7_0_0_{TIME}.jpg")
-    assert set(DATASETS) == {"utkface"}
-    assert read_dataset(f"utkface:{tmp_path}") == read_utkface(tmp_path)
+    assert set(DATASETS) == {"adience", "csv", "fairface", "folder", "utkface"}
+    dataset = read_dataset(f"utkface:{tmp_path}")
+    assert dataset == read_utkface(tmp_path)
+    assert (dataset.name, len(dataset.images), dataset.left_out) == ("utkface", 1, {})
 
 
 def test_a_folder_may_hold_colons(tmp_path):
     folder = tmp_path / "a:b"
     folder.mkdir()
     folder_of(folder, f"7_0_0_{TIME}.jpg")
-    assert len(read_dataset(f"utkface:{folder}")) == 1
+    assert len(read_dataset(f"utkface:{folder}").images) == 1
 
 
 # UTKFace: names
@@ -115,7 +134,7 @@ def test_one_picture_with_all_fields(tmp_path, ending):
     expected = LabelledImage(
         tmp_path / name, 26, 26, gender="female", race="Indian", aligned=".chip" in ending
     )
-    assert read_utkface(folder_of(tmp_path, name)) == (expected,)
+    assert read_utkface(folder_of(tmp_path, name)).images == (expected,)
 
 
 # Written out from the description of the data set, beside the tables in the program.
@@ -124,7 +143,7 @@ def test_one_picture_with_all_fields(tmp_path, ending):
 )
 @pytest.mark.parametrize(("digit", "gender"), [("0", "male"), ("1", "female")])
 def test_every_code_has_its_word(tmp_path, digit, gender, code, race):
-    (image,) = read_utkface(folder_of(tmp_path, f"26_{digit}_{code}_{TIME}.jpg.chip.jpg"))
+    (image,) = read_utkface(folder_of(tmp_path, f"26_{digit}_{code}_{TIME}.jpg.chip.jpg")).images
     assert (image.gender, image.race) == (gender, race)
 
 
@@ -132,7 +151,7 @@ def test_every_code_has_its_word(tmp_path, digit, gender, code, race):
     "name", ["39_1_20170116174525125", "61_1_20170109142408075", "61_1_20170109150557335"]
 )
 def test_the_three_names_that_lack_a_field_keep_their_age_alone(tmp_path, name):
-    (image,) = read_utkface(folder_of(tmp_path, f"{name}.jpg.chip.jpg"))
+    (image,) = read_utkface(folder_of(tmp_path, f"{name}.jpg.chip.jpg")).images
     assert (image.age, image.gender, image.race) == (int(name[:2]), None, None)
 
 
@@ -147,13 +166,13 @@ def test_the_three_names_that_lack_a_field_keep_their_age_alone(tmp_path, name):
     ],
 )
 def test_a_damaged_code_is_none(tmp_path, fields, gender, race):
-    (image,) = read_utkface(folder_of(tmp_path, f"{fields}_{TIME}.jpg"))
+    (image,) = read_utkface(folder_of(tmp_path, f"{fields}_{TIME}.jpg")).images
     assert (image.age, image.gender, image.race) == (53, gender, race)
 
 
 @pytest.mark.parametrize(("text", "age"), [("0", 0), ("1", 1), ("115", 115), ("116", 116), ("007", 7)])
 def test_ages_up_to_the_bounds_are_read(tmp_path, text, age):
-    (image,) = read_utkface(folder_of(tmp_path, f"{text}_0_0_{TIME}.jpg"))
+    (image,) = read_utkface(folder_of(tmp_path, f"{text}_0_0_{TIME}.jpg")).images
     assert image.age == image.age_low == image.age_high == age
 
 
@@ -190,7 +209,7 @@ def test_a_name_that_is_no_valid_text_still_gives_a_printable_message(tmp_path):
 @settings(deadline=None)  # touches the disk
 def test_a_name_made_from_labels_gives_them_back(tmp_path_factory, age, gender, race):
     folder = folder_of(tmp_path_factory.mktemp("faces"), f"{age}_{gender}_{race}_{TIME}.jpg.chip.jpg")
-    (image,) = read_utkface(folder)
+    (image,) = read_utkface(folder).images
     assert image == LabelledImage(
         image.path, age, age, gender=UTKFACE_GENDERS[gender], race=UTKFACE_RACES[race], aligned=True
     )
@@ -201,7 +220,7 @@ def test_a_name_made_from_labels_gives_them_back(tmp_path_factory, age, gender, 
 
 def test_pictures_are_sorted_by_name(tmp_path):
     names = ["9_0_0_1.jpg", "10_0_0_1.jpg", "10_0_0_1.JPG", "100_0_0_1.jpg", "1_0_0_2.jpg", "1_0_0_1.jpg"]
-    images = read_utkface(folder_of(tmp_path, *names))
+    images = read_utkface(folder_of(tmp_path, *names)).images
     # Code points: digits before "_", upper before lower case.
     assert [image.path.name for image in images] == [
         "100_0_0_1.jpg", "10_0_0_1.JPG", "10_0_0_1.jpg", "1_0_0_1.jpg", "1_0_0_2.jpg", "9_0_0_1.jpg"
@@ -214,12 +233,12 @@ def test_what_is_no_picture_is_left_aside(tmp_path):
     (tmp_path / "5_0_0_1.jpg").mkdir()
     (tmp_path / "part2").mkdir()
     folder_of(tmp_path / "part2", "6_0_0_1.jpg")
-    assert [image.path.name for image in read_utkface(tmp_path)] == ["7_0_0_1.jpg"]
+    assert [image.path.name for image in read_utkface(tmp_path).images] == ["7_0_0_1.jpg"]
 
 
 def test_a_link_that_leads_nowhere_is_not_lost(tmp_path):
     (tmp_path / "7_0_0_1.jpg").symlink_to(tmp_path / "gone.jpg")
-    assert [image.age for image in read_utkface(tmp_path)] == [7]
+    assert [image.age for image in read_utkface(tmp_path).images] == [7]
 
 
 @pytest.mark.parametrize("names", [[], ["notes.txt"], [".7_0_0_1.jpg"]])
@@ -240,13 +259,58 @@ def test_a_file_in_place_of_the_folder_is_an_error(tmp_path):
         read_dataset(f"utkface:{tmp_path / '7_0_0_1.jpg'}")
 
 
+# A folder of one's own
+
+
+def ages_of(tmp_path, *names):
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    return tmp_path
+
+
+def test_folders_named_by_age_are_read_in_the_order_of_ages(tmp_path):
+    names = ["60+/a.jpg", "4-6/a.png", "25/b.jpg", "25/a.JPEG", "0/a.jpg", "25-32/a.jpg"]
+    dataset = read_dataset(f"folder:{ages_of(tmp_path, *names)}")
+    assert dataset.name == "folder"
+    assert [(str(i.path.relative_to(tmp_path)), i.age_low, i.age_high) for i in dataset.images] == [
+        ("0/a.jpg", 0, 0), ("4-6/a.png", 4, 6), ("25/a.JPEG", 25, 25), ("25/b.jpg", 25, 25),
+        ("25-32/a.jpg", 25, 32), ("60+/a.jpg", 60, 116),
+    ]  # fmt: skip
+    assert not any(image.aligned or image.identity for image in dataset.images)
+
+
+def test_what_is_no_picture_in_a_folder_of_an_age_is_left_aside(tmp_path):
+    ages_of(tmp_path, "25/a.jpg", "25/.b.jpg", "25/c.txt", ".cache/d.jpg", "notes.txt")
+    (tmp_path / "25" / "e.jpg").mkdir()
+    (tmp_path / "30").mkdir()
+    assert [image.path.name for image in read_folder(tmp_path).images] == ["a.jpg"]
+
+
+@pytest.mark.parametrize("name", ["117", "5-4", "x", "25 ", "-5", "25-", "60+-70", "100-117", "1000", "٣"])
+def test_a_folder_that_is_no_age_is_named(tmp_path, name):
+    with pytest.raises(DataError, match=re.escape(repr(str(tmp_path / name)))):
+        read_folder(ages_of(tmp_path, "25/a.jpg", f"{name}/a.jpg"))
+
+
+def test_a_picture_beside_the_folders_is_an_error(tmp_path):
+    with pytest.raises(DataError, match=r"in the folder of its age.*'.*b\.jpg'"):
+        read_folder(ages_of(tmp_path, "25/a.jpg", "b.jpg"))
+
+
+@pytest.mark.parametrize("names", [[], ["25/notes.txt"]])
+def test_folders_without_a_picture_are_an_error(tmp_path, names):
+    with pytest.raises(DataError, match=r"named by age.*found none"):
+        read_folder(ages_of(tmp_path, *names))
+
+
 # The real names
 
 
 @pytest.mark.parametrize(("part", "pictures", "nameless"), [("test", 4630, 1), ("train", 16431, 2)])
 def test_the_released_names_all_read(ageveil_data, part, pictures, nameless):
     folder = ageveil_data / "utkface" / part
-    images = read_dataset(f"utkface:{folder}")
+    images = read_dataset(f"utkface:{folder}").images
     assert len(images) == pictures == len(list(folder.iterdir()))
     assert all(image.path.name.startswith(f"{image.age}_") for image in images)
     full = [re.fullmatch(r"(\d+)_([01])_([0-4])_\d+\.?jpg\.chip\.jpg", image.path.name) for image in images]

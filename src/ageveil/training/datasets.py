@@ -1,6 +1,7 @@
 """Read labelled faces from data sets in the layout in which their authors ship them.
 
-Only names and labels are read here; no picture is opened.
+Only names and labels are read here; no picture is opened. Data sets whose labels stand in a table are read in
+`ageveil.training.tables`.
 """
 
 from __future__ import annotations
@@ -8,14 +9,25 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from ageveil.errors import DataError
-from ageveil.types import age_group
+from ageveil.training.labels import OLDEST, Dataset, LabelledImage
+from ageveil.training.tables import read_adience, read_csv, read_fairface
 
-OLDEST = 116
-"""The oldest age that a label may state, in years: that of the oldest face in UTKFace."""
+__all__ = [
+    "DATASETS",
+    "IMAGE_SUFFIXES",
+    "OLDEST",
+    "UTKFACE_GENDERS",
+    "UTKFACE_RACES",
+    "Dataset",
+    "LabelledImage",
+    "Reader",
+    "read_dataset",
+    "read_folder",
+    "read_utkface",
+]
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png"})
 """How the name of a picture ends, in lower case; case does not count."""
@@ -25,62 +37,14 @@ UTKFACE_RACES = {"0": "White", "1": "Black", "2": "Asian", "3": "Indian", "4": "
 
 # ASCII digits only: `int` alone would also take "1_0", "+5" and digits of other scripts.
 _AGE = re.compile(r"[0-9]{1,3}")
+_FOLDER_AGES = re.compile(r"([0-9]{1,3})(?:-([0-9]{1,3})|(\+))?")
 
 
-@dataclass(frozen=True, slots=True)
-class LabelledImage:
-    """A picture of one face and what its data set says of the person.
-
-    Attributes:
-        path: The picture; it is not checked that it can be read.
-        age_low: Youngest age that the label allows, in whole years.
-        age_high: Oldest age that the label allows, included; equal to `age_low` where the age is exact.
-        identity: Who it is, in the data set's own words; None where it does not tell.
-        gender: In the data set's own words; None where it does not tell or the label is damaged.
-        race: As `gender`.
-        aligned: The picture is an aligned crop with the canonical framing, as UTKFace's are.
-
-    Raises:
-        ValueError: Not 0 <= `age_low` <= `age_high` <= `OLDEST`.
-    """
-
-    path: Path
-    age_low: int
-    age_high: int
-    identity: str | None = None
-    gender: str | None = None
-    race: str | None = None
-    aligned: bool = False
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.age_low <= self.age_high <= OLDEST:
-            raise ValueError(
-                f"ages run from a lower to a higher one within 0..{OLDEST}, "
-                f"got {self.age_low} to {self.age_high}"
-            )
-
-    @property
-    def age(self) -> int | None:
-        """The exact age in years, or None where the label is an interval."""
-        return self.age_low if self.age_low == self.age_high else None
-
-    @property
-    def age_group(self) -> int | None:
-        """Index in `AGE_GROUPS` of the group that holds the whole label, or None where none does.
-
-        >>> LabelledImage(Path("a.jpg"), 8, 12).age_group, LabelledImage(Path("b.jpg"), 3, 9).age_group
-        (2, None)
-        """
-        # A group has no gaps, so one that holds both ends holds all between them.
-        low = age_group(self.age_low)
-        return low if low == age_group(self.age_high) else None
+Reader = Callable[[Path], Dataset]
+"""Reads the data set at a path: a folder, or the file of a table."""
 
 
-Reader = Callable[[Path], tuple[LabelledImage, ...]]
-"""Reads the data set in a folder."""
-
-
-def read_utkface(folder: Path) -> tuple[LabelledImage, ...]:
+def read_utkface(folder: Path) -> Dataset:
     """Read UTKFace: one folder of pictures whose names are their labels.
 
     Names are `age_gender_race_time.jpg.chip.jpg` (aligned and cropped) or `age_gender_race_time.jpg` (as
@@ -104,28 +68,67 @@ def read_utkface(folder: Path) -> tuple[LabelledImage, ...]:
     Source:
         Zhang, Song and Qi 2017, "Age Progression/Regression by Conditional Adversarial Autoencoder".
     """
-    return tuple(_utkface_image(folder / name) for name in _picture_names(folder))
+    return Dataset("utkface", tuple(_utkface_image(folder / name) for name in _picture_names(folder)))
 
 
-def read_dataset(spec: str) -> tuple[LabelledImage, ...]:
+def read_folder(folder: Path) -> Dataset:
+    """Read a folder of one's own: one folder of pictures for each age, as `25`, `15-20` or `60+`.
+
+    Two numbers are an interval, both ends included; `60+` is 60 to 116. Left aside: hidden files and folders,
+    files that do not end in one of `IMAGE_SUFFIXES`, and folders within those of the ages. A picture that
+    lies beside the folders is an error, since it has no age. Give identities by a table (`read_csv`).
+
+    Args:
+        folder: Holds the folders.
+
+    Returns:
+        Records in the order of the ages and, within, of the names' code points.
+
+    Raises:
+        DataError: The folder is missing, cannot be listed or holds no folder of an age with a picture, a
+            folder's name is no age, or a picture lies beside the folders.
+    """
+    ages: list[tuple[int, int, Path]] = []
+    for entry in _entries(folder):
+        if entry.name.startswith("."):
+            continue
+        path = folder / entry.name
+        if entry.is_dir():
+            ages.append((*_folder_ages(path), path))
+        elif _is_picture_name(entry.name):
+            raise DataError(
+                f"expected every picture in the folder of its age, as 25/a.jpg, got {str(path)!r}"
+            )
+    images = [
+        LabelledImage(path / name, low, high)
+        for low, high, path in sorted(ages)
+        for name in sorted(entry.name for entry in _entries(path) if _is_picture(entry))
+    ]
+    if not images:
+        raise DataError(f"expected folders of pictures, named by age, in {str(folder)!r}, found none")
+    return Dataset("folder", tuple(images))
+
+
+def read_dataset(spec: str) -> Dataset:
     """Read the data set that a text such as "utkface:faces/test" names.
 
     Args:
-        spec: A key of `DATASETS`, a colon, and the folder (which may hold colons of its own).
+        spec: A key of `DATASETS`, a colon, and a path (which may hold colons of its own): of a folder, for
+            "fairface" that of one part's pictures (as "fairface:DIR/val"), for "csv" that of the table.
 
     Returns:
-        One record for each picture, in the order that its reader documents; at least one.
+        The data set, in the order that its reader documents; with at least one picture.
 
     Raises:
-        ValueError: There is no colon or no folder after it, or the name is not in `DATASETS`.
-        DataError: The folder does not read as that data set.
+        ValueError: There is no colon or no path after it, or the name is not in `DATASETS`.
+        DataError: The path does not read as that data set.
     """
-    name, _, folder = spec.partition(":")
-    if not folder:
+    name, _, path = spec.partition(":")
+    if not path:
         raise ValueError(f"expected a data set as NAME:DIR, as in utkface:faces, got {spec!r}")
     if name not in DATASETS:
         raise ValueError(f"unknown data set {name!r}; choose one of: {', '.join(sorted(DATASETS))}")
-    return DATASETS[name](Path(folder))
+    return DATASETS[name](Path(path))
 
 
 def _picture_names(folder: Path) -> list[str]:
@@ -133,16 +136,24 @@ def _picture_names(folder: Path) -> list[str]:
 
     A link that leads nowhere counts: reading it fails later, where leaving it out would go unnoticed.
     """
-    try:
-        with os.scandir(folder) as entries:
-            names = [entry.name for entry in entries if _is_picture_name(entry.name) and not entry.is_dir()]
-    except OSError as error:
-        # repr, since a name that is no valid text could otherwise not be printed.
-        raise DataError(f"cannot list the data set folder {str(folder)!r}: {error.strerror}") from error
+    names = [entry.name for entry in _entries(folder) if _is_picture(entry)]
     if not names:
         endings = ", ".join(sorted(IMAGE_SUFFIXES))
         raise DataError(f"expected pictures ({endings}) in the data set folder {str(folder)!r}, found none")
     return sorted(names)
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError as error:
+        # repr, since a name that is no valid text could otherwise not be printed.
+        raise DataError(f"cannot list the data set folder {str(folder)!r}: {error.strerror}") from error
+
+
+def _is_picture(entry: os.DirEntry[str]) -> bool:
+    return _is_picture_name(entry.name) and not entry.is_dir()
 
 
 def _is_picture_name(name: str) -> bool:
@@ -162,7 +173,24 @@ def _utkface_image(path: Path) -> LabelledImage:
     return LabelledImage(path, age, age, gender=gender, race=race, aligned=aligned)
 
 
+def _folder_ages(path: Path) -> tuple[int, int]:
+    """The ages that the name of a folder states."""
+    match = _FOLDER_AGES.fullmatch(path.name)
+    if match is not None:
+        low = int(match[1])
+        high = OLDEST if match[3] else int(match[2] or match[1])
+        if low <= high <= OLDEST:
+            return low, high
+    raise DataError(
+        f"expected a folder named by ages within 0..{OLDEST}, as 25, 15-20 or 60+, got {str(path)!r}"
+    )
+
+
 DATASETS: dict[str, Reader] = {
+    "adience": read_adience,
+    "csv": read_csv,
+    "fairface": read_fairface,
+    "folder": read_folder,
     "utkface": read_utkface,
 }
-"""Name of a data set -> what reads its folder."""
+"""Name of a data set -> what reads it."""

@@ -1,0 +1,111 @@
+"""Split labelled pictures into parts that share nobody."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ageveil.errors import DataError
+from ageveil.training.labels import LabelledImage
+
+Indices = NDArray[np.int64]
+"""Positions in a sequence of pictures, ascending, shape (n,)."""
+
+NO_HOLD_OUT: Mapping[tuple[int, int], float] = {}
+
+
+def split_validation(
+    images: Sequence[LabelledImage],
+    *,
+    share: float,
+    hold_out: Mapping[tuple[int, int], float] = NO_HOLD_OUT,
+    seed: int,
+) -> tuple[Indices, Indices]:
+    """Carve a validation part out of training pictures. All pictures of an identity stay together.
+
+    A keyed hash of the identity decides, or of the file's name (without its folders) where there is none. So
+    a picture goes to the same part whatever the order, whatever other pictures there are, wherever they lie;
+    and whoever is in the validation part at one share is in it at every larger one.
+
+    Args:
+        images: Pictures of one data set or of several.
+        share: Of the identities (or pictures) that validate, above 0 and below 1.
+        hold_out: Interval of exact ages, both ends included -> a share for it that takes the place of
+            `share`, in [0, 1]: few faces of an age can then still calibrate. Where several intervals hold an
+            age, and where one identity's pictures differ, the largest share counts.
+        seed: Another one draws another split.
+
+    Returns:
+        Indices of the training part and of the validation part.
+
+    Raises:
+        ValueError: A share lies outside its bounds.
+        DataError: A part is empty.
+    """
+    if not 0 < share < 1:
+        raise ValueError(f"a validation part has a share above 0 and below 1, got {share}")
+    for held in hold_out.values():
+        if not 0 <= held <= 1:
+            raise ValueError(f"a held-out share lies in [0, 1], got {held}")
+    shares: dict[str, float] = {}
+    for image in images:
+        unit = _unit(image)
+        shares[unit] = max(shares.get(unit, 0), _share(image, share, hold_out))
+    chosen = {unit for unit, limit in shares.items() if _position(unit, seed) < limit}
+    validating = np.array([_unit(image) in chosen for image in images], np.bool_)
+    return _parts(validating, f"of {len(images)} pictures at a validation share of {share}")
+
+
+def split_fold(images: Sequence[LabelledImage], fold: int) -> tuple[Indices, Indices]:
+    """Split by a data set's own folds, as the five of Adience.
+
+    Args:
+        images: Pictures that all state their fold.
+        fold: The one to test on.
+
+    Returns:
+        Indices of the other folds' pictures and of this fold's.
+
+    Raises:
+        DataError: A picture states no fold, the folds share an identity, or a part is empty.
+    """
+    testing = np.array([image.fold == fold for image in images], np.bool_)
+    if any(image.fold is None for image in images):
+        raise DataError("expected pictures with a fold, got some without")
+    people = [
+        {image.identity for image, here in zip(images, testing, strict=True) if here == side}
+        for side in (0, 1)
+    ]
+    shared = sorted((people[0] & people[1]) - {None}, key=str)
+    if shared:
+        raise DataError(f"fold {fold} shares an identity with the others: {shared[0]!r}")
+    return _parts(testing, f"of {len(images)} pictures at fold {fold}")
+
+
+def _parts(second: NDArray[np.bool_], what: str) -> tuple[Indices, Indices]:
+    parts = np.flatnonzero(~second), np.flatnonzero(second)
+    for part, name in zip(parts, ("training", "held-out"), strict=True):
+        if not len(part):
+            raise DataError(f"the {name} part is empty {what}")
+    return parts
+
+
+def _unit(image: LabelledImage) -> str:
+    """What never stands on both sides."""
+    return f"file {image.path.name}" if image.identity is None else f"identity {image.identity}"
+
+
+def _share(image: LabelledImage, share: float, hold_out: Mapping[tuple[int, int], float]) -> float:
+    age = image.age
+    held = [part for (low, high), part in hold_out.items() if age is not None and low <= age <= high]
+    return max(held, default=share)
+
+
+def _position(unit: str, seed: int) -> float:
+    """Where an identity or a file falls in [0, 1), as good as at random."""
+    # A name that is no valid text must hash as well.
+    digest = hashlib.sha256(f"{seed} {unit}".encode("utf-8", "surrogateescape")).digest()
+    return int.from_bytes(digest[:6], "big") / 2**48
