@@ -47,7 +47,7 @@ def settle(rating: Rating, policy: Policy) -> Decision | None:
                 outcome=outcome,
                 rating=rating,
                 policy=policy,
-                minimum_age=_required_age(rating, policy),
+                minimum_age=required_age(rating, policy),
                 probability_at_least=None,
                 probability_below=None,
                 calibrated=False,
@@ -77,7 +77,7 @@ def decide(distribution: AgeDistribution, rating: Rating, policy: Policy = Polic
     settled = settle(rating, policy)
     if settled is not None:
         return settled
-    required = cast(int, _required_age(rating, policy))  # settle has answered for ratings without an age
+    required = cast(int, required_age(rating, policy))  # settle has answered for ratings without an age
     at_least = float(distribution.at_least(required + policy.buffer))
     below = float(distribution.below(required))
     outcome: Outcome = "step_up"
@@ -95,6 +95,13 @@ def decide(distribution: AgeDistribution, rating: Rating, policy: Policy = Polic
         calibrated=distribution.approach in distribution.model.calibrated,
         reason=_reason(outcome, rating, policy, at_least, below, groups_only=distribution.years is None),
     )
+
+
+def required_age(rating: Rating, policy: Policy) -> int | None:
+    """The minimum age that holds under the policy, in years; None where the rating has none."""
+    if policy.accompanied and rating.accompanied_minimum_age is not None:
+        return rating.accompanied_minimum_age
+    return rating.minimum_age
 
 
 def fuse(distributions: Sequence[AgeDistribution]) -> AgeDistribution:
@@ -133,18 +140,11 @@ def fuse(distributions: Sequence[AgeDistribution]) -> AgeDistribution:
     return AgeDistribution.from_years(np.mean(years, axis=0), approach=first.approach, model=first.model)
 
 
-def _required_age(rating: Rating, policy: Policy) -> int | None:
-    """The minimum age that holds under the policy, in years; None where the rating has none."""
-    if policy.accompanied and rating.accompanied_minimum_age is not None:
-        return rating.accompanied_minimum_age
-    return rating.minimum_age
-
-
 def _reason(
     outcome: Outcome, rating: Rating, policy: Policy, at_least: float, below: float, *, groups_only: bool
 ) -> str:
     """One sentence with the figures behind a decision that rests on a face."""
-    required = cast(int, _required_age(rating, policy))
+    required = cast(int, required_age(rating, policy))
     asked = f"The rating {rating.mark} asks for {required} years"
     if required != rating.minimum_age:
         asked += " beside an adult"

@@ -7,7 +7,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from ageveil.evaluation.intervals import Estimate, bootstrap, clopper_pearson
+from ageveil.evaluation.intervals import Estimate, bootstrap, clopper_pearson, upper_limit
 from ageveil.evaluation.metrics import exact_accuracy, macro_exact_accuracy
 
 SEEDS = st.integers(0, 2**32)
@@ -280,3 +280,36 @@ def test_successes_and_failures_mirror_each_other(trials, successes):
 def test_impossible_counts_are_refused(successes, trials):
     with pytest.raises(ValueError, match="expected"):
         clopper_pearson(successes, trials)
+
+
+# One-sided limits
+
+
+@given(st.integers(1, 400).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))), st.floats(0.5, 0.999))
+@settings(max_examples=60, deadline=None)
+def test_the_upper_limit_is_that_of_scipy(counts, level):
+    hits, trials = counts
+    theirs = scipy.stats.binomtest(hits, trials, alternative="less").proportion_ci(level, method="exact")
+    assert upper_limit(hits, trials, level=level) == pytest.approx(theirs.high, abs=1e-12)
+
+
+@pytest.mark.parametrize(("trials", "limit"), [(29, 0.1), (59, 0.05), (299, 0.01), (2995, 0.001)])
+def test_the_rule_of_three(trials, limit):
+    assert upper_limit(0, trials) <= limit < upper_limit(0, trials - 1)
+    assert upper_limit(0, trials) == pytest.approx(3 / trials, rel=1.6 / trials + 0.002)
+
+
+def test_all_of_all_may_be_all():
+    assert upper_limit(7, 7) == 1.0
+
+
+@pytest.mark.parametrize(("hits", "trials"), [(2, 1), (-1, 1), (0, 0), (True, 2), (0.5, 2)])
+def test_an_upper_limit_takes_counts(hits, trials):
+    with pytest.raises(ValueError, match="expected"):
+        upper_limit(hits, trials)
+
+
+@pytest.mark.parametrize("level", [0, 1, np.nan])
+def test_an_upper_limit_has_a_level(level):
+    with pytest.raises(ValueError, match="a level lies"):
+        upper_limit(0, 5, level=level)

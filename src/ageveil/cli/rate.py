@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,6 +23,7 @@ from ageveil.cli.output import (
 from ageveil.errors import AgeveilError
 
 if TYPE_CHECKING:
+    from ageveil.calibration import Buffer
     from ageveil.pipeline import Estimate, Pipeline
     from ageveil.types import Decision, Policy, Rating
 
@@ -40,7 +42,18 @@ def rate(
         bool, typer.Option("--waive-voluntary", help="Treat voluntary ratings as advice.")
     ] = False,
     confidence: Annotated[float, typer.Option(help="Probability that allow and deny need.")] = 0.99,
-    buffer: Annotated[int, typer.Option(help="Years added to the minimum age before allowing.")] = 0,
+    buffer: Annotated[
+        int | None,
+        typer.Option(
+            help="Years added to the minimum age before allowing; by default those stored with the model."
+        ),
+    ] = None,
+    buffers: Annotated[
+        Path | None,
+        typer.Option(
+            help="Take the buffer from this file of `ageveil calibrate`, not from beside the model."
+        ),
+    ] = None,
     approach: options.EstimateApproach = "mosaic",
     model: options.Model = "dlib-age",
     detector: options.Detector = "centerface",
@@ -68,25 +81,76 @@ def rate(
     from ageveil.types import Policy
 
     mark = boards.get_rating(board, rating)
-    policy = Policy(confidence, buffer, accompanied, waive_voluntary)
+    policy = Policy(confidence, 0 if buffer is None else buffer, accompanied, waive_voluntary)
     way = pipeline.Pipeline(approach, model, detector, landmarks, allow_others)
     _check_saving(save_anonymized, photos, approach)
+    if buffer is not None and buffers is not None:
+        raise ValueError("give --buffer or --buffers, not both")
     settled = decision.settle(mark, policy)
+    stored = _stored_buffer(mark, policy, way, buffers) if buffer is None and settled is None else None
+    terms = _Terms(
+        mark, policy if stored is None else replace(policy, buffer=stored.buffer), stored, buffer is not None
+    )
 
     def outcome(photo: Path, found: Estimate) -> Outcome:
         if save_anonymized is not None:
             pipeline.save_anonymized(save_anonymized, found.face)
-        return _decided(photo, found, mark, policy)
+        return _decided(photo, found, terms)
 
     if settled is not None:
-        outcomes = _settled(photos, settled, same_viewer=same_viewer)
+        outcomes = _settled(photos, settled, terms, same_viewer=same_viewer)
     elif same_viewer and len(photos) > 1:
-        outcomes = [_fused(photos, list(_estimates(way, photos, quiet=quiet)), mark, policy)]
+        outcomes = [_fused(photos, list(_estimates(way, photos, quiet=quiet)), terms)]
     else:
         outcomes = each(photos, way.estimate_many(photos), outcome, quiet=quiet)
     code = finish(outcomes, _show, as_json=as_json, quiet=quiet)
     failed = any("error" in outcome.record for outcome in outcomes)
     return code if exit_code or failed else 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Terms:
+    """What is asked, under which policy, and where its buffer comes from.
+
+    Attributes:
+        mark: The title's rating.
+        policy: With the buffer that counts.
+        stored: The record of that buffer, where it is a stored one.
+        by_hand: The buffer was given on the command line.
+    """
+
+    mark: Rating
+    policy: Policy
+    stored: Buffer | None
+    by_hand: bool
+
+    @property
+    def source(self) -> str:
+        """Where the buffer comes from, in a word."""
+        if self.stored is not None:
+            return "stored"
+        return "hand" if self.by_hand else "none"
+
+
+def _stored_buffer(mark: Rating, policy: Policy, way: Pipeline, path: Path | None) -> Buffer | None:
+    """The buffer that was solved for this model, threshold, approach and confidence, if there is one."""
+    from ageveil import anonymization, calibration, decision, estimation
+
+    model = estimation.get_model(way.model)
+    age = decision.required_age(mark, policy)
+    if age is None:
+        return None
+    if path is None:
+        stored = calibration.read_stored_buffers(model.weights.package, model.weights.file)
+    else:
+        stored = calibration.read_buffers(path)
+    return calibration.find_buffer(
+        stored,
+        sha256=model.info.sha256,
+        minimum_age=age,
+        approach=anonymization.get_approach(way.approach).name,
+        confidence=policy.confidence,
+    )
 
 
 def _estimates(way: Pipeline, photos: list[Path], *, quiet: bool) -> Iterable[Estimate | AgeveilError]:
@@ -113,25 +177,23 @@ def _check_saving(path: Path | None, photos: list[Path], approach: str) -> None:
     refuse_own_source(target, photos[0])
 
 
-def _settled(photos: list[Path], settled: Decision, *, same_viewer: bool) -> list[Outcome]:
+def _settled(photos: list[Path], settled: Decision, terms: _Terms, *, same_viewer: bool) -> list[Outcome]:
     """The same answer for every photograph, or one for a viewer that several show."""
     code = EXIT_CODES[settled.outcome]
-    outcomes = [Outcome(photo, _record(photo, None, settled), code) for photo in photos]
+    outcomes = [Outcome(photo, _record(photo, None, settled, terms), code) for photo in photos]
     if not same_viewer or len(photos) == 1:
         return outcomes
     return [Outcome(photos[0], {**outcomes[0].record, "photo": [str(photo) for photo in photos]}, code)]
 
 
-def _decided(photo: Path, estimate: Estimate, mark: Rating, policy: Policy) -> Outcome:
+def _decided(photo: Path, estimate: Estimate, terms: _Terms) -> Outcome:
     from ageveil import decision
 
-    decided = decision.decide(estimate.distribution, mark, policy)
-    return Outcome(photo, _record(photo, estimate, decided), EXIT_CODES[decided.outcome])
+    decided = decision.decide(estimate.distribution, terms.mark, terms.policy)
+    return Outcome(photo, _record(photo, estimate, decided, terms), EXIT_CODES[decided.outcome])
 
 
-def _fused(
-    photos: list[Path], estimates: list[Estimate | AgeveilError], mark: Rating, policy: Policy
-) -> Outcome:
+def _fused(photos: list[Path], estimates: list[Estimate | AgeveilError], terms: _Terms) -> Outcome:
     """One decision from all photographs of one viewer; a photograph that cannot be used fails the whole."""
     from ageveil import decision
 
@@ -140,8 +202,9 @@ def _fused(
         if isinstance(estimate, AgeveilError):
             raise type(estimate)(f"{photo}: {estimate}")
         usable.append(estimate)
-    decided = decision.decide(decision.fuse([estimate.distribution for estimate in usable]), mark, policy)
-    record = _record(photos[0], usable[0], decided)
+    fused = decision.fuse([estimate.distribution for estimate in usable])
+    decided = decision.decide(fused, terms.mark, terms.policy)
+    record = _record(photos[0], usable[0], decided, terms)
     record["faces"] = [
         face for p, e in zip(photos, usable, strict=True) for face in estimate_record(p, e)["faces"]
     ]
@@ -149,7 +212,7 @@ def _fused(
     return Outcome(photos[0], record, EXIT_CODES[decided.outcome])
 
 
-def _record(photo: Path, estimate: Estimate | None, decided: Decision) -> dict[str, Any]:
+def _record(photo: Path, estimate: Estimate | None, decided: Decision, terms: _Terms) -> dict[str, Any]:
     unread: dict[str, Any] = {
         "photo": str(photo), "approach": None, "model": None, "model_version": None, "licence": None,
         "resolution": None, "faces": [],
@@ -162,6 +225,9 @@ def _record(photo: Path, estimate: Estimate | None, decided: Decision) -> dict[s
         "kind": decided.rating.kind,
         "minimum_age": decided.minimum_age,
         "buffer": decided.policy.buffer,
+        "buffer_source": terms.source,
+        "buffer_statement": None if terms.stored is None else terms.stored.statement(),
+        "buffer_record": None if terms.stored is None else terms.stored.to_json(),
         "confidence": decided.policy.confidence,
         "probability_at_least": decided.probability_at_least,
         "probability_below": decided.probability_below,
@@ -178,7 +244,21 @@ def _show(outcome: Outcome) -> None:
     out.print(f"  {record['reason']}")
     if record["faces"]:
         out.print(f"  [dim]approach {record['approach']} · model {record['model']} ({record['licence']})[/]")
+        out.print(f"  {_buffer_line(record, len(photos))}")
         if not record["calibrated"]:
             out.print(f"  [yellow]not calibrated behind {record['approach']}: too sure, do not rely on it[/]")
     else:
         out.print("  [dim]no face was read[/]")
+
+
+def _buffer_line(record: dict[str, Any], photos: int) -> str:
+    """What is known of the error of an allow, in a line with styles."""
+    if record["buffer_source"] == "stored":
+        single = "; measured on single photographs, not on fused ones" if photos > 1 else ""
+        return f"[dim]{shown(record['buffer_statement'])}{single}[/]"
+    if record["buffer_source"] == "hand":
+        return f"[dim]buffer {record['buffer']} (years), chosen by hand: no error is stated[/]"
+    return (
+        f"[yellow]no buffer is stored for {record['minimum_age']} years behind {record['approach']} at "
+        f"confidence {record['confidence']}: no error is stated[/]"
+    )

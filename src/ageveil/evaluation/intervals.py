@@ -117,6 +117,32 @@ def clopper_pearson(successes: int, trials: int, *, level: float = 0.95) -> Esti
     return Estimate(successes / trials, low, high)
 
 
+def upper_limit(successes: int, trials: int, *, level: float = 0.95) -> float:
+    """Bound a probability from above alone: the upper end of the one-sided exact binomial interval.
+
+    With probability `level` or more it will not lie below the true probability. The rule of three says that
+    no success among n trials shows a probability of about 3 / n at most, at the level 0.95:
+
+    >>> upper_limit(0, 298) > 0.01 > upper_limit(0, 299)
+    True
+
+    Args:
+        successes: 0..trials.
+        trials: 1 or more.
+        level: Coverage, in (0, 1).
+
+    Raises:
+        ValueError: A number lies outside its range.
+
+    Source:
+        Clopper and Pearson 1934, as `clopper_pearson`, with the whole of 1 - level on one side.
+    """
+    trials, successes = _whole("trials", trials, 1), _whole("successes", successes, 0)
+    if successes > trials:
+        raise ValueError(f"expected at most as many successes as trials, got {successes} of {trials}")
+    return 1 - _lower_limit(trials - successes, trials, 2 * _tail(level))
+
+
 def _lower_limit(successes: int, trials: int, tail: float) -> float:
     """The probability at which so many successes or more happen with probability `tail`; by bisection."""
     if successes == 0:

@@ -1,0 +1,200 @@
+"""`ageveil calibrate`: how many years must be added to a minimum age, so that few too young pass?"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ageveil.cli import options
+from ageveil.cli.output import console, print_json, progress, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ageveil.calibration import Buffer
+    from ageveil.evaluation.accuracy import Faces
+    from ageveil.evaluation.calibration import Reading
+
+_HOLD_OUT = re.compile(r"([0-9]{1,3})-([0-9]{1,3}):([0-9.]+)")
+
+
+def calibrate(
+    data: Annotated[
+        str,
+        typer.Option(
+            help="Faces of known age that did not train the model: a data set and its folder, as "
+            "utkface:DIR, or prepared:DIR."
+        ),
+    ],
+    board: Annotated[str, typer.Option(help="Classification body, as `ageveil boards` lists them.")],
+    rating: Annotated[str, typer.Option(help="One of its marks, as R, 16 or M.")],
+    max_false_accept: Annotated[
+        float,
+        typer.Option(help="Largest share of those up to five years too young that may pass, as 0.01."),
+    ],
+    confidence: Annotated[float, typer.Option(help="Probability that the rule asks for.")] = 0.99,
+    tries: Annotated[int, typer.Option(min=1, help="Tries with one photograph.")] = 1,
+    approach: options.EstimateApproach = "mosaic",
+    model: options.Model = "dlib-age",
+    validation_share: Annotated[
+        float | None,
+        typer.Option(help="Take the recipe's validation faces alone: the share that it kept out."),
+    ] = None,
+    validation_seed: Annotated[int, typer.Option(min=0, help="Seed of that split.")] = 2018,
+    hold_out: Annotated[
+        list[str] | None,
+        typer.Option(help="Larger share of that split for some ages, as 13-17:0.5. Repeatable."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Add the buffer to this file, as buffers.json.")] = None,
+    check: Annotated[
+        str | None, typer.Option(help="Then measure the buffer on these faces, named as with --data.")
+    ] = None,
+    detector: options.Detector = "centerface",
+    landmarks: options.Landmarks = "5",
+    seed: Annotated[int, typer.Option(min=0, help="Of the mosaic's draws.")] = 0,
+    workers: options.Workers = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> int:
+    """Solve the buffer of the decision rule: years added to a minimum age so that few too young pass.
+
+    It is the smallest one for which a one-sided 95 % limit of the share of faces up to five years too young
+    that are allowed is at most --max-false-accept. docs/calibration.md tells what that means and what not.
+    """
+    import numpy as np
+
+    from ageveil import boards, pipeline
+    from ageveil.evaluation import accuracy, calibration
+
+    question = calibration.Question(boards.get_rating(board, rating), confidence, max_false_accept, tries)
+    way = pipeline.Pipeline(approach, model, detector, landmarks, allow_others=True)
+    held = _held_out(hold_out or [], validation_share)
+    if out is not None:
+        _existing(out)  # a file that cannot take the result is told before the work
+
+    def read(faces: Faces, indices: Sequence[int]) -> Reading:
+        with progress(f"{approach}, {faces.dataset}", len(indices), quiet=quiet) as bar:
+            return calibration.read_faces(
+                faces, indices, way, tries=tries, seed=seed, workers=workers, advance=bar.advance
+            )
+
+    faces = accuracy.open_faces(data, way)
+    chosen, validation = _validating(faces, validation_share, validation_seed, held)
+    ages, aside = calibration.countable(faces.images, chosen, question.minimum_age)
+    young = sum(calibration.in_window(np.array(list(ages.values())), question.minimum_age))
+    calibration.check_enough(int(young), question.minimum_age, max_false_accept)
+    reading = read(faces, [index for index, age in ages.items() if question.matters(age)])
+    named = f"{faces.dataset}:{Path(data.partition(':')[2]).name}"
+    buffer = calibration.calibrate(reading, question, way, data=named, validation=validation, seed=seed)
+    if out is not None:
+        _store(out, buffer)
+    record: dict[str, Any] = {**buffer.to_json(), "statement": buffer.statement()}
+    record["left_out"] = {**aside, **reading.left_out}
+    if check is not None:
+        others = accuracy.open_faces(check, way)
+        counted, _ = calibration.countable(others.images, range(len(others.images)), question.minimum_age)
+        checked = calibration.check_buffer(read(others, list(counted)), question, buffer.buffer)
+        record["check"] = {"data": check, **checked.to_json()}
+    if as_json:
+        print_json(record)
+    elif not quiet:
+        _show(buffer, record, out)
+    return 0
+
+
+def _held_out(texts: Sequence[str], share: float | None) -> dict[tuple[int, int], float]:
+    """The ages of which a larger share was kept out of training."""
+    if texts and share is None:
+        raise ValueError("--hold-out goes with --validation-share")
+    found = {}
+    for text in texts:
+        match = _HOLD_OUT.fullmatch(text)
+        if match is None:
+            raise ValueError(f"expected ages and a share as 13-17:0.5, got {text!r}")
+        found[int(match[1]), int(match[2])] = float(match[3])
+    return found
+
+
+def _validating(
+    faces: Faces, share: float | None, seed: int, held: dict[tuple[int, int], float]
+) -> tuple[Sequence[int], str | None]:
+    """Which faces are used, and how they were split off from those that trained the model."""
+    from ageveil.training import splits
+
+    if share is None:
+        return range(len(faces.images)), None
+    _, indices = splits.split_validation(faces.images, share=share, hold_out=held, seed=seed)
+    more = "".join(f", ages {low}-{high} share {part:g}" for (low, high), part in held.items())
+    return indices.tolist(), f"share {share:g}, seed {seed}{more}"
+
+
+def _existing(path: Path) -> tuple[Buffer, ...]:
+    from ageveil import calibration
+    from ageveil.errors import OutputError
+
+    if not path.parent.is_dir():
+        raise OutputError(f"there is no folder {str(path.parent)!r}")
+    return calibration.read_buffers(path) if path.exists() else ()
+
+
+def _store(path: Path, buffer: Buffer) -> None:
+    from ageveil import calibration, image
+
+    # Read again: another run may have added its buffer meanwhile.
+    image.write_text(path, calibration.format_buffers(calibration.merge_buffer(_existing(path), buffer)))
+
+
+def _show(buffer: Buffer, record: dict[str, Any], out: Path | None) -> None:
+    from rich.table import Table
+
+    from ageveil.calibration import percent
+
+    screen = console()
+    table = Table("", "", show_header=False, title=f"{buffer.board.upper()} {shown(buffer.rating)}")
+    table.add_row("minimum age", f"{buffer.minimum_age} years")
+    table.add_row("approach, model", f"{buffer.approach}, {buffer.model}")
+    table.add_row("buffer", f"[bold]{buffer.buffer} years[/]")
+    young = f"{max(0, buffer.minimum_age - buffer.window)} to {buffer.minimum_age - 1}"
+    table.add_row(f"allowed of those aged {young}", f"{buffer.accepted} of {buffer.faces}")
+    table.add_row(
+        "at most, one-sided 95 %", f"{percent(buffer.bound)} (asked: {percent(buffer.max_false_accept)})"
+    )
+    table.add_row("allowed of those aged 25 and over", _share(buffer.adults_allowed, buffer.adults))
+    table.add_row("tries with one photograph", str(buffer.tries))
+    screen.print(table)
+    left_out = ", ".join(f"{count} {reason}" for reason, count in record["left_out"].items()) or "none"
+    screen.print(f"{shown(buffer.statement())}; left out: {left_out}")
+    if out is not None:
+        screen.print(f"added to {shown(out)}")
+    if "check" in record:
+        _show_check(record["check"], buffer)
+
+
+def _show_check(check: dict[str, Any], buffer: Buffer) -> None:
+    from rich.table import Table
+
+    from ageveil.calibration import percent
+
+    screen = console()
+    table = Table("age", "faces", "allow", "deny", "step up", title=f"checked on {shown(check['data'])}")
+    for band in check["bands"]:
+        name = f"{band['low']}+" if band["high"] is None else f"{band['low']} to {band['high']}"
+        shares = (_share(band[key], band["faces"]) for key in ("allow", "deny", "step_up"))
+        table.add_row(name, str(band["faces"]), *shares)
+    screen.print(table)
+    found = check["false_accept"]
+    if found is None:
+        screen.print("no face a little too young to check on")
+        return
+    interval = f"95 % interval {percent(found['low'])} to {percent(found['high'])}"
+    screen.print(
+        f"up to {buffer.window} years too young and allowed (tries: {buffer.tries}): "
+        f"{_share(check['accepted'], check['faces'])}, {interval}"
+    )
+
+
+def _share(count: int, faces: int) -> str:
+    return f"{count} of {faces}" + (f" ({100 * count / faces:.1f} %)" if faces else "")
