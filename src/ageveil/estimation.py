@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from types import MappingProxyType
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ageveil.calibration import apply_temperature
 from ageveil.errors import ModelError
-from ageveil.runtime import Weights, open_session
+from ageveil.runtime import Session, Weights, open_session
 from ageveil.types import MAX_AGE, AgeDistribution, AnonymizedFace, ModelInfo
 
 DEFAULT_MODEL = "dlib-age"
@@ -65,11 +68,25 @@ def dlib_chip(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     return normalised.transpose(2, 0, 1)
 
 
-def _years(outputs: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Pad probabilities over the years 0.. with zeros up to 100."""
-    years = np.zeros((len(outputs), MAX_AGE + 1))
-    years[:, : outputs.shape[1]] = outputs
+def _dlib_probabilities(session: Session, faces: Sequence[AnonymizedFace]) -> NDArray[np.float64]:
+    """Run dlib's network, which knows the years 0 to 80: older ones get nothing."""
+    output = session.run(images=np.stack([dlib_chip(face.pixels) for face in faces]))[0]
+    years = np.zeros((len(output), MAX_AGE + 1))
+    years[:, : output.shape[1]] = output
     return years
+
+
+def _graph_probabilities(session: Session, faces: Sequence[AnonymizedFace]) -> NDArray[np.float64]:
+    """Run one of the project's own graphs and apply the temperatures that its metadata hold by approach."""
+    temperatures = json.loads(session.metadata.get("temperatures", "{}"))
+    output = _run_graph(session, faces)[0].astype(np.float64)
+    by_face = [temperatures.get(face.approach, 1.0) for face in faces]
+    return np.stack([apply_temperature(row, t) for row, t in zip(output, by_face, strict=True)])
+
+
+def _run_graph(session: Session, faces: Sequence[AnonymizedFace]) -> list[NDArray[np.float32]]:
+    crops = np.stack([face.pixels for face in faces])
+    return session.run(crops=crops, eye_mask=np.stack([face.eye_mask for face in faces]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,16 +96,13 @@ class Estimator:
     Attributes:
         info: Name, version, licence, resolution and checksum: they stand in every result.
         weights: The ONNX file.
-        input: Name of the graph's input.
-        prepare: One anonymized face -> the network's input, float32.
-        decode: The graph's first output for N faces -> probabilities, shape (N, 101) or (N, 8).
+        probabilities: Runs the loaded file on N faces whose crops are of one size and returns probabilities,
+            shape (N, 101) or (N, 8).
     """
 
     info: ModelInfo
     weights: Weights
-    input: str
-    prepare: Callable[[AnonymizedFace], NDArray[np.float32]]
-    decode: Callable[[NDArray[np.float32]], NDArray[np.float64]]
+    probabilities: Callable[[Session, Sequence[AnonymizedFace]], NDArray[np.float64]]
 
 
 MODELS: Mapping[str, Estimator] = MappingProxyType(
@@ -103,9 +117,7 @@ MODELS: Mapping[str, Estimator] = MappingProxyType(
                 source=DLIB_AGE.source,
             ),
             weights=DLIB_AGE,
-            input="images",
-            prepare=lambda face: dlib_chip(face.pixels),
-            decode=_years,
+            probabilities=_dlib_probabilities,
         )
     }
 )
@@ -144,17 +156,55 @@ def estimate(
     for face in faces:
         if not isinstance(face, AnonymizedFace):
             raise ValueError(f"an estimator accepts anonymized faces only, got a {type(face).__name__}")
+    make = AgeDistribution.from_years if entry.info.resolution == "year" else AgeDistribution.from_groups
     result: list[AgeDistribution] = []
-    for start in range(0, len(faces), _BATCH):
-        batch = faces[start : start + _BATCH]
+    for batch in _batches(faces):
         session = open_session(entry.weights, threads)
-        output = session.run(**{entry.input: np.stack([entry.prepare(face) for face in batch])})[0]
-        make = AgeDistribution.from_years if entry.info.resolution == "year" else AgeDistribution.from_groups
         try:
+            rows = entry.probabilities(session, batch)
             result += [
                 make(row, approach=face.approach, model=entry.info)
-                for row, face in zip(entry.decode(output), batch, strict=True)
+                for row, face in zip(rows, batch, strict=True)
             ]
         except ValueError as error:
             raise ModelError(f"the model {model} returned no probabilities: {error}") from error
     return tuple(result)
+
+
+def response_maps(faces: Sequence[AnonymizedFace], model: str, *, threads: int = 0) -> NDArray[np.float32]:
+    """Where in the crop a model finds what speaks for each age group.
+
+    Args:
+        faces: One anonymized crop or more, all of one size.
+        model: Name in `MODELS`; one of the paper's networks.
+        threads: Threads of the network; 0 lets it use all cores.
+
+    Returns:
+        Shape (N, 8, h, w): the mean over the places of a group's map is its logit, but for the bias.
+
+    Raises:
+        ValueError: Unknown model, one without such maps, no face, or crops of several sizes.
+        ModelError: The weights are missing or damaged.
+
+    Source:
+        Ye et al. 2018, section III-B and Fig. 3.
+    """
+    entry = get_model(model)
+    batches = list(_batches(faces))
+    if not batches or len({face.pixels.shape for face in faces}) > 1:
+        raise ValueError("response maps are drawn of one face or more, all of one size")
+    session = open_session(entry.weights, threads)
+    if "response" not in session.outputs:
+        raise ValueError(
+            f"the model {model} has no response maps: its graph returns {', '.join(session.outputs)}"
+        )
+    index = session.outputs.index("response")
+    return np.concatenate([_run_graph(session, batch)[index] for batch in batches])
+
+
+def _batches(faces: Sequence[AnonymizedFace]) -> Iterator[Sequence[AnonymizedFace]]:
+    """Cut faces into runs of at most 32 whose crops are of one size."""
+    for _, run in groupby(faces, key=lambda face: face.pixels.shape):
+        alike = list(run)
+        for start in range(0, len(alike), _BATCH):
+            yield alike[start : start + _BATCH]

@@ -109,6 +109,11 @@ class Session:
         metadata: dict[str, str] = self._session.get_modelmeta().custom_metadata_map
         return metadata
 
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the graph's outputs, in order."""
+        return tuple(output.name for output in self._session.get_outputs())
+
     def run(self, **inputs: NDArray[Any]) -> list[NDArray[np.float32]]:
         """Run the graph on named inputs and return its outputs in the graph's order.
 

@@ -1,0 +1,414 @@
+"""Run a recipe: train, validate, keep checkpoints, resume, and write the weights of the best epoch."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import safetensors.torch
+import torch
+from lightning.pytorch import callbacks as pl_callbacks
+from lightning.pytorch import loggers as pl_loggers
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from ageveil.errors import DataError, OutputError
+from ageveil.training import initial, losses
+from ageveil.training.faces import (
+    EpochSampler,
+    FacePool,
+    TrainingFaces,
+    ValidationFaces,
+    anonymize_repeatably,
+)
+from ageveil.training.networks import AgeNetwork, get_network
+from ageveil.training.preparation import load_prepared
+from ageveil.training.recipes import Recipe
+from ageveil.training.splits import split_validation
+from ageveil.types import AGE_GROUPS, MAX_AGE
+
+WEIGHTS_FILE, RECIPE_FILE, LAST_FILE = "weights.safetensors", "recipe.json", "last.ckpt"
+"""What lies in the folder of a run: the best weights, the recipe, and where to go on."""
+
+_GROUP_OF_YEAR = torch.full((MAX_AGE + 1,), -1)
+for _index, (_low, _high) in enumerate(AGE_GROUPS):
+    _GROUP_OF_YEAR[_low : _high + 1] = _index
+
+
+@dataclass(frozen=True, slots=True)
+class Hardware:
+    """Where a run happens; the same recipe runs on all of it.
+
+    Attributes:
+        accelerator: "auto", "cpu" or "gpu", as Lightning names it.
+        devices: Number of devices on each machine.
+        nodes: Number of machines.
+        workers: Processes that prepare faces; 0 does it in the training process.
+    """
+
+    accelerator: str = "auto"
+    devices: int = 1
+    nodes: int = 1
+    workers: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+        folder: Holds the weights, the recipe, the last checkpoint and the logs.
+        best_loss: Validation loss of the weights that were kept.
+        epochs: Passes over the training faces that were made.
+        training_faces: Faces trained on.
+        validation_faces: Faces kept out.
+    """
+
+    folder: Path
+    best_loss: float
+    epochs: int
+    training_faces: int
+    validation_faces: int
+
+
+class _Engine(pl.LightningModule):
+    """One network with its loss and its optimizer, as Lightning wants them together."""
+
+    def __init__(
+        self,
+        network: AgeNetwork,
+        recipe: Recipe,
+        pool: FacePool,
+        total_steps: int,
+        fresh: Sequence[str],
+        teacher: Tensor | None,
+    ) -> None:
+        super().__init__()
+        # PyTorch's stubs do not know this form.
+        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._recipe, self._total_steps, self._fresh = recipe, total_steps, frozenset(fresh)
+        self._low, self._high = torch.from_numpy(pool.low), torch.from_numpy(pool.high)
+        self._weights = torch.from_numpy(_emphasis(pool, recipe))
+        self._teacher = teacher
+
+    def training_step(self, batch: list[Tensor], _: int) -> Tensor:
+        crops, masks, index = batch
+        logits = self.network(crops, masks)
+        index = index.cpu()
+        loss = self._label_loss(logits, index)
+        if self._teacher is not None:
+            share = self._recipe.loss.distillation
+            target = self._teacher[index].to(logits.device, torch.float32)
+            loss = (1 - share) * loss + share * losses.divergence(logits, target)
+        weights = self._weights[index].to(logits.device)
+        mean = (loss * weights).sum() / weights.sum()
+        self.log("train/loss", mean, prog_bar=True)
+        return mean
+
+    def validation_step(self, batch: list[Tensor], _: int) -> None:
+        crops, masks, index = batch
+        logits = self.network(crops, masks)
+        index = index.cpu()
+        count = len(index)
+        self.log("validation/loss", self._label_loss(logits, index).mean(), prog_bar=True, batch_size=count)
+        probabilities = torch.softmax(logits.float(), 1).cpu()
+        true = _GROUP_OF_YEAR[self._low[index]]
+        grouped = (true >= 0) & (true == _GROUP_OF_YEAR[self._high[index]])
+        if self.network.resolution == "year":
+            exact = self._low[index] == self._high[index]
+            error = (probabilities @ torch.arange(MAX_AGE + 1.0) - self._low[index]).abs()[exact]
+            if len(error):
+                self.log("validation/mae", error.mean(), prog_bar=True, batch_size=len(error))
+            probabilities = torch.stack([probabilities[:, a : b + 1].sum(1) for a, b in AGE_GROUPS], 1)
+        hits = (probabilities.argmax(1) == true)[grouped]
+        if len(hits):
+            self.log("validation/exact", hits.float().mean(), prog_bar=True, batch_size=len(hits))
+
+    def _label_loss(self, logits: Tensor, index: Tensor) -> Tensor:
+        low, high = self._low[index].to(logits.device), self._high[index].to(logits.device)
+        if self.network.resolution == "year":
+            return losses.year_loss(logits, low, high, ranked=self._recipe.loss.ranked)
+        return torch.nn.functional.cross_entropy(
+            logits.float(),
+            _GROUP_OF_YEAR.to(logits.device)[low],
+            reduction="none",
+            label_smoothing=self._recipe.loss.smoothing,
+        )
+
+    def configure_optimizers(self) -> Any:  # noqa: ANN401 - Lightning's own union of forms
+        choice = self._recipe.optimization
+        groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
+        for name, parameter in self.network.named_parameters():
+            if parameter.requires_grad:
+                fresh = name.rsplit(".", 1)[0] in self._fresh
+                rate = (choice.head_learning_rate if fresh else None) or choice.learning_rate
+                decay = choice.weight_decay if parameter.ndim > 1 else 0.0
+                groups.setdefault((rate, decay), []).append(parameter)
+        parameters = [
+            {"params": members, "lr": rate, "weight_decay": decay}
+            for (rate, decay), members in groups.items()
+        ]
+        optimizer = torch.optim.AdamW(parameters, betas=(0.9, 0.99))
+
+        def factor(step: int) -> float:
+            warm = min(1.0, (step + 1) / max(1, choice.warmup_steps))
+            return warm * (0.5 + 0.5 * math.cos(math.pi * min(1.0, step / self._total_steps)))
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def train(
+    recipe: Recipe,
+    *,
+    prepared: Path,
+    runs: Path,
+    hardware: Hardware = Hardware(),
+    weights: Path | None = None,
+    limit: int | None = None,
+    progress: bool = True,
+) -> Run:
+    """Train what a recipe says, or go on where an interrupted run stopped.
+
+    A checkpoint is written after every epoch; on the same hardware, a run that is resumed ends with the very
+    weights of one that was not.
+
+    Args:
+        recipe: What to train.
+        prepared: Folder that holds the prepared folders that the recipe names.
+        runs: The run gets the folder `runs / recipe.name`.
+        hardware: Where.
+        weights: Folder with files of initial weights; the environment's when left out.
+        limit: Only so many faces of each part, for a dry run.
+        progress: Show a bar.
+
+    Returns:
+        What came out; `run.folder` holds it.
+
+    Raises:
+        DataError: A prepared folder is missing or empty, no face is left to train or validate on, or the
+            folder of the run was made by another recipe.
+        ModelError: Initial weights are missing, damaged or of another architecture.
+        OutputError: The run's folder cannot be written.
+    """
+    folder = _claim(runs / recipe.name, recipe)
+    pool = FacePool.of([load_prepared(prepared / name) for name in recipe.data])
+    training, validation = split(pool, recipe, limit)
+    pl.seed_everything(recipe.seed, verbose=False)
+    network, fresh = build(recipe, runs=runs, weights=weights)
+    freeze(network, recipe.optimization.frozen)
+    teacher = None
+    if recipe.teacher is not None:
+        teacher = _teacher_answers(load_run(runs / recipe.teacher)[0], pool, training, folder)
+    world = hardware.devices * hardware.nodes
+    steps = max(1, len(training) // recipe.optimization.batch) * recipe.optimization.epochs
+    engine = _Engine(network, recipe, pool, steps, fresh, teacher)
+    trainer, best = _trainer(recipe, folder, hardware, progress=progress)
+    loaders = _loaders(recipe, pool, training, validation, hardware, trainer.global_rank, world)
+    last = folder / LAST_FILE
+    try:
+        with warnings.catch_warnings():
+            # Told once in the documentation instead: few loader processes suffice on few cores.
+            warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+            warnings.filterwarnings("ignore", message=".*isinstance.*LeafSpec.*")
+            trainer.fit(engine, *loaders, ckpt_path=last if last.exists() else None, weights_only=True)
+    except OSError as error:
+        raise OutputError(f"the run cannot be written to {folder}: {error.strerror}") from error
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    if trainer.is_global_zero:
+        _keep_best(Path(best.best_model_path), network, folder)
+    score = float(best.best_model_score) if best.best_model_score is not None else math.nan
+    return Run(folder, score, trainer.current_epoch, len(training), len(validation))
+
+
+def split(
+    pool: FacePool, recipe: Recipe, limit: int | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Numbers of the faces that a recipe trains on and of those that it validates on.
+
+    Faces whose eyes lie outside the crop are in neither part, since no approach can hide them; nor are faces
+    without an age group where the network knows groups only.
+
+    Raises:
+        DataError: One of the parts is empty.
+    """
+    images = [image for folder in pool.folders for image in folder.images]
+    choice = recipe.validation
+    held = {(low, high): share for low, high, share in choice.hold_out}
+    parts = split_validation(images, share=choice.share, hold_out=held, seed=choice.seed)
+    usable = pool.usable.copy()
+    if get_network(recipe.network).resolution == "group":
+        usable &= [image.age_group is not None for image in images]
+    training, validation = (part[usable[part]][:limit] for part in parts)
+    if not len(training) or not len(validation):
+        raise DataError(
+            f"expected faces to train and to validate on, got {len(training)} and {len(validation)}"
+        )
+    return training, validation
+
+
+def build(recipe: Recipe, *, runs: Path, weights: Path | None) -> tuple[AgeNetwork, tuple[str, ...]]:
+    """The recipe's network with its initial weights, and the names of the layers that are still random."""
+    network = get_network(recipe.network).build(recipe.pixels)
+    if recipe.initial == "random":
+        return network, ()
+    if recipe.initial.startswith("run:"):
+        earlier, _ = load_run(runs / recipe.initial.removeprefix("run:"))
+        state = earlier.state_dict()
+    else:
+        state = network.adapt(initial.load(recipe.initial, weights))
+    missing = initial.fit(network, state)
+    return network, tuple(sorted({name.rsplit(".", 1)[0] for name in missing}))
+
+
+def freeze(network: AgeNetwork, count: int) -> None:
+    """Keep the first `count` convolutions as they are."""
+    convolutions = [module for module in network.modules() if isinstance(module, torch.nn.Conv2d)]
+    for module in convolutions[:count]:
+        module.requires_grad_(requires_grad=False)
+
+
+def load_run(folder: Path) -> tuple[AgeNetwork, Recipe]:
+    """The network of a finished run, ready to be used, and its recipe.
+
+    Raises:
+        DataError: The run is missing or not finished.
+        ModelError: Its weights are damaged or of another architecture.
+    """
+    try:
+        recipe = Recipe.model_validate_json((folder / RECIPE_FILE).read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{folder} holds no run: expected {RECIPE_FILE} in it") from error
+    if not (folder / WEIGHTS_FILE).is_file():
+        raise DataError(f"the run in {folder} is not finished: expected {WEIGHTS_FILE} in it")
+    network = get_network(recipe.network).build(recipe.pixels)
+    missing = initial.fit(network, initial.read_state(folder / WEIGHTS_FILE))
+    if missing:
+        raise DataError(f"the weights in {folder} lack {missing[0]}")
+    return network.eval(), recipe
+
+
+def _claim(folder: Path, recipe: Recipe) -> Path:
+    """Make the run's folder, or check that it belongs to the very recipe."""
+    path = folder / RECIPE_FILE
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            path.write_text(recipe.model_dump_json(indent=2) + "\n", "utf-8")
+        found = Recipe.model_validate_json(path.read_text("utf-8"))
+    except OSError as error:
+        raise OutputError(f"the run cannot be written to {folder}: {error.strerror}") from error
+    except ValueError as error:
+        raise DataError(f"{path} is no recipe") from error
+    if found.digest() != recipe.digest():
+        raise DataError(f"{folder} holds a run of another recipe: remove it, or give this one another name")
+    return folder
+
+
+def _emphasis(pool: FacePool, recipe: Recipe) -> NDArray[np.float32]:
+    weights = np.ones(len(pool), np.float32)
+    exact = pool.low == pool.high
+    for low, high, weight in recipe.loss.emphasis:
+        weights[exact & (pool.low >= low) & (pool.high <= high)] = weight
+    return weights
+
+
+def _teacher_answers(
+    network: AgeNetwork, pool: FacePool, training: NDArray[np.int64], folder: Path
+) -> Tensor:
+    """What a teacher says of each bare training face and its mirror image, (N, 101); kept in the run."""
+    path = folder / "teacher.npy"
+    if path.exists():
+        return torch.from_numpy(np.load(path, allow_pickle=False))
+    answers = np.zeros((len(pool), MAX_AGE + 1), np.float16)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    network = network.to(device)
+    for start in range(0, len(training), 64):
+        part = training[start : start + 64]
+        faces = [anonymize_repeatably(pool.crop(int(i)), "original", np.random.default_rng(0)) for i in part]
+        crops = torch.from_numpy(np.stack([face.pixels for face in faces])).to(device)
+        masks = torch.from_numpy(np.stack([face.eye_mask for face in faces])).to(device)
+        with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16):
+            both = [network(crops, masks), network(crops.flip(2), masks.flip(2))]
+        mean = torch.stack([torch.softmax(logits.float(), 1) for logits in both]).mean(0)
+        answers[part] = mean.cpu().numpy()
+    np.save(path, answers, allow_pickle=False)
+    return torch.from_numpy(answers)
+
+
+def _loaders(
+    recipe: Recipe,
+    pool: FacePool,
+    training: NDArray[np.int64],
+    validation: NDArray[np.int64],
+    hardware: Hardware,
+    rank: int,
+    world: int,
+) -> tuple[DataLoader[Any], DataLoader[Any]]:
+    batch = max(1, recipe.optimization.batch // world)
+    shared: dict[str, Any] = {"batch_size": batch, "num_workers": hardware.workers, "pin_memory": False}
+    if hardware.workers:
+        shared["prefetch_factor"] = 4
+    faces = TrainingFaces(pool, recipe.approaches, varied=recipe.vary, seed=recipe.seed)
+    sampler = EpochSampler(training, seed=recipe.seed, rank=rank, world=world)
+    kept = ValidationFaces(pool, validation[rank::world], list(recipe.approaches), recipe.seed)
+    whole = len(sampler) >= batch
+    return (
+        DataLoader(faces, sampler=sampler, drop_last=whole, **shared),
+        DataLoader(kept, **shared),
+    )
+
+
+def _trainer(
+    recipe: Recipe, folder: Path, hardware: Hardware, *, progress: bool
+) -> tuple[pl.Trainer, pl_callbacks.ModelCheckpoint]:
+    choice = recipe.optimization
+    best = pl_callbacks.ModelCheckpoint(
+        folder, filename="best", monitor="validation/loss", save_last=True, enable_version_counter=False
+    )
+    extra: list[pl.Callback] = [
+        best,
+        pl_callbacks.EarlyStopping("validation/loss", patience=choice.patience, check_finite=True),
+        pl_callbacks.LearningRateMonitor("step"),
+    ]
+    if choice.average:
+        extra.append(pl_callbacks.EMAWeightAveraging(decay=choice.average))
+    if progress:
+        extra.append(pl_callbacks.RichProgressBar())
+    trainer = pl.Trainer(
+        accelerator=hardware.accelerator,
+        devices=hardware.devices,
+        num_nodes=hardware.nodes,
+        precision=choice.precision,
+        max_epochs=choice.epochs,
+        gradient_clip_val=choice.clip,
+        callbacks=extra,
+        logger=[pl_loggers.CSVLogger(folder, "logs", ""), pl_loggers.TensorBoardLogger(folder, "logs", "")],
+        enable_progress_bar=progress,
+        enable_model_summary=False,
+        use_distributed_sampler=False,  # EpochSampler knows the processes
+        log_every_n_steps=20,
+        num_sanity_val_steps=0,
+    )
+    return trainer, best
+
+
+def _keep_best(checkpoint: Path, network: AgeNetwork, folder: Path) -> None:
+    """Write the weights of the best epoch where `load_run` looks for them."""
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
+    tensors = {name.removeprefix("network."): tensor.contiguous() for name, tensor in state.items()}
+    network.load_state_dict(tensors)
+    temporary = folder / f".{WEIGHTS_FILE}"
+    safetensors.torch.save_file(tensors, temporary)
+    os.replace(temporary, folder / WEIGHTS_FILE)
+    (folder / "run.json").write_text(json.dumps({"weights": WEIGHTS_FILE, "best": checkpoint.name}) + "\n")

@@ -1,0 +1,288 @@
+"""Write a trained network as one ONNX file that holds all that is needed to use and to judge it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, cast, get_args
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, nn
+
+from ageveil import anonymization
+from ageveil.calibration import fit_temperature
+from ageveil.errors import ModelError, OutputError
+from ageveil.runtime import Session
+from ageveil.training.engine import load_run, split
+from ageveil.training.faces import FacePool, anonymize_repeatably
+from ageveil.training.networks import AgeNetwork, Vgg16
+from ageveil.training.preparation import load_prepared
+from ageveil.training.recipes import REPEATABLE
+from ageveil.types import AGE_GROUP_NAMES, MAX_AGE, AnonymizedFace, age_group
+
+TOLERANCE = 1e-3
+"""Largest difference between a probability from PyTorch and from ONNX Runtime."""
+
+Precision = Literal["float32", "float16", "int8"]
+PRECISIONS: tuple[str, ...] = get_args(Precision)
+
+_OPSET = 18
+# Biases and the like stay exact: they are small, and an error in them shifts everything.
+_SMALLEST_ROUNDED = 1024
+_SAMPLE = 64  # validation faces on which PyTorch and ONNX Runtime are compared
+_SEED = 2018  # of the draws behind which validation faces are hidden
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What an export made.
+
+    Attributes:
+        path: The ONNX file.
+        size: In bytes.
+        sha256: Of the file, 64 hex digits.
+        precision: Of the weights in the file; arithmetic is in float32.
+        difference: Largest difference of a probability from the network in PyTorch, before weights were
+            rounded.
+        rounding: Largest difference of a probability from the network once its weights are rounded.
+        temperatures: By approach; empty where it was not calibrated.
+    """
+
+    path: Path
+    size: int
+    sha256: str
+    precision: Precision
+    difference: float
+    rounding: float
+    temperatures: Mapping[str, float]
+
+
+class _Served(nn.Module):
+    """The network as it is served: probabilities instead of logits, and response maps where it has them."""
+
+    def __init__(self, network: AgeNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, crops: Tensor, eye_mask: Tensor) -> tuple[Tensor, ...]:
+        if isinstance(self.network, Vgg16):
+            logits, response = self.network.with_response(crops, eye_mask)
+            return torch.softmax(logits, 1), response
+        return (torch.softmax(self.network(crops, eye_mask), 1),)
+
+
+def export(
+    network: AgeNetwork,
+    path: Path,
+    *,
+    metadata: Mapping[str, Any],
+    precision: Precision = "float16",
+    sample: tuple[NDArray[np.uint8], NDArray[np.bool_]],
+) -> Exported:
+    """Write a network as ONNX, and compare it with the network on real crops.
+
+    The graph takes `crops`, shape (N, S, S, 3), uint8 RGB, and `eye_mask`, shape (N, S, S), bool; N and S
+    are free. It returns `probabilities`, shape (N, 101) or (N, 8), and, for the paper's networks, `response`,
+    shape (N, 8, h, w).
+
+    Args:
+        network: Trained; it is left in evaluation mode.
+        path: Where to write; an existing file is replaced once the new one has passed.
+        metadata: JSON values by name; they travel inside the file, with `classes` and `side`.
+        precision: Of the stored weights. They are widened when the file is loaded; "int8" has one scale for
+            each output channel.
+        sample: Crops and eye masks to compare on.
+
+    Raises:
+        ModelError: PyTorch and ONNX Runtime differ by more than 1e-3; nothing is written.
+        OutputError: The file cannot be written.
+    """
+    served = _Served(network.eval())
+    crops, masks = (torch.from_numpy(array) for array in sample)
+    with torch.inference_mode():
+        expected = served(crops, masks)[0].numpy()
+    model = _graph(served, (crops[:2], masks[:2]))
+    _describe(model, network, metadata)
+    difference = float(np.abs(_run(model, sample) - expected).max())
+    if not difference <= TOLERANCE:  # NaN must not pass
+        raise ModelError(
+            f"PyTorch and ONNX Runtime differ by {difference:.2g}, at most {TOLERANCE} is allowed"
+        )
+    if precision != "float32":
+        round_weights(model, precision)
+    rounding = float(np.abs(_run(model, sample) - expected).max())
+    data = model.SerializeToString()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.part")
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error.strerror}") from error
+    temperatures = metadata.get("temperatures", {})
+    digest = hashlib.sha256(data).hexdigest()
+    return Exported(path, len(data), digest, precision, difference, rounding, temperatures)
+
+
+def export_run(
+    run: Path,
+    prepared: Path,
+    out: Path,
+    *,
+    precision: str = "float16",
+    version: str = "1",
+    advance: Callable[[], None] = lambda: None,
+) -> Exported:
+    """Calibrate the network of a finished run and write it as ONNX.
+
+    One temperature for each approach is fitted on the faces that the recipe kept out of training, with the
+    weights as they are stored.
+
+    Args:
+        run: Folder of the run.
+        prepared: Folder that holds the prepared folders that its recipe names.
+        out: The ONNX file to write.
+        precision: Of the stored weights.
+        version: Of the model, for its metadata.
+        advance: Called after each approach.
+
+    Raises:
+        ValueError: Another precision.
+        DataError: The run or a prepared folder is missing.
+        ModelError: The weights are damaged, or PyTorch and ONNX Runtime differ by more than 1e-3.
+        OutputError: The file cannot be written.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"a precision is {', '.join(PRECISIONS)}, got {precision!r}")
+    stored = cast(Precision, precision)
+    network, recipe = load_run(run)
+    pool = FacePool.of([load_prepared(prepared / name) for name in recipe.data])
+    _, validation = split(pool, recipe)
+    sample = _stacked([_anonymized(pool, index, "mask") for index in validation[:_SAMPLE]])
+    metadata: dict[str, Any] = {
+        "name": recipe.name,
+        "version": version,
+        "licence": recipe.licence,
+        "training_data": list(recipe.training_data),
+        "network": recipe.network,
+        "initial": recipe.initial,
+        "recipe": recipe.digest(),
+        "inputs": "crops: RGB canonical crops, uint8; eye_mask: True inside the eye region",
+    }
+    first = export(network, out, metadata=metadata, precision=stored, sample=sample)
+    session = Session(out)
+    temperatures = {}
+    for approach in anonymization.APPROACHES:
+        temperatures[approach] = _temperature(session, pool, validation, approach)
+        advance()
+    second = export(
+        network, out, metadata={**metadata, "temperatures": temperatures}, precision=stored, sample=sample
+    )
+    return replace(second, difference=max(first.difference, second.difference))
+
+
+def _temperature(session: Session, pool: FacePool, validation: NDArray[np.int64], approach: str) -> float:
+    rows: list[NDArray[np.float32]] = []
+    for start in range(0, len(validation), 64):
+        faces = [_anonymized(pool, index, approach) for index in validation[start : start + 64]]
+        crops, masks = _stacked(faces)
+        rows.append(session.run(crops=crops, eye_mask=masks)[0])
+    probabilities = np.concatenate(rows)
+    low, high = pool.low[validation], pool.high[validation]
+    if probabilities.shape[1] != MAX_AGE + 1:
+        low = high = np.array([age_group(int(age)) for age in low])
+    return round(fit_temperature(probabilities, low, high), 4)
+
+
+def _anonymized(pool: FacePool, index: int, approach: str) -> AnonymizedFace:
+    rng = np.random.default_rng([_SEED, index])
+    if approach in REPEATABLE:
+        return anonymize_repeatably(pool.crop(index), approach, rng)
+    return anonymization.anonymize_crop(pool.crop(index), approach)
+
+
+def _stacked(faces: Sequence[AnonymizedFace]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    return np.stack([face.pixels for face in faces]), np.stack([face.eye_mask for face in faces])
+
+
+def round_weights(model: onnx.ModelProto, precision: Literal["float16", "int8"]) -> None:
+    """Store the large weights of a graph in fewer bits; the graph widens them again.
+
+    With "int8" a weight is a whole number in -127..127 times the scale of its output channel, its first axis.
+    Runtimes widen constants once, on loading, so neither speed nor memory at run time changes.
+
+    Args:
+        model: Changed in place.
+        precision: Of the stored weights.
+    """
+    graph = model.graph
+    widened: list[onnx.NodeProto] = []
+    for tensor in list(graph.initializer):
+        values = numpy_helper.to_array(tensor)
+        if tensor.data_type != TensorProto.FLOAT or values.size < _SMALLEST_ROUNDED:
+            continue
+        graph.initializer.remove(tensor)
+        name = tensor.name
+        if precision == "float16":
+            stored = values.astype(np.float16)
+            widened.append(helper.make_node("Cast", [f"{name}.stored"], [name], to=TensorProto.FLOAT))
+        else:
+            axes = tuple(range(1, values.ndim))
+            scale = np.maximum(np.abs(values).max(axes, keepdims=True), 1e-12) / np.float32(127)
+            stored = np.rint(values / scale).astype(np.int8)
+            graph.initializer.append(numpy_helper.from_array(scale.astype(np.float32), f"{name}.scale"))
+            cast = helper.make_node("Cast", [f"{name}.stored"], [f"{name}.wide"], to=TensorProto.FLOAT)
+            widened += [cast, helper.make_node("Mul", [f"{name}.wide", f"{name}.scale"], [name])]
+        graph.initializer.append(numpy_helper.from_array(stored, f"{name}.stored"))
+    for position, node in enumerate(widened):
+        graph.node.insert(position, node)
+    onnx.checker.check_model(model)
+
+
+def _graph(served: _Served, example: tuple[Tensor, Tensor]) -> onnx.ModelProto:
+    outputs = ["probabilities", "response"] if isinstance(served.network, Vgg16) else ["probabilities"]
+    batch, side = torch.export.Dim("faces", min=1), torch.export.Dim("side", min=32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's own deprecations
+        program = torch.onnx.export(
+            served,
+            example,
+            input_names=["crops", "eye_mask"],
+            output_names=outputs,
+            dynamic_shapes=({0: batch, 1: side, 2: side}, {0: batch, 1: side, 2: side}),
+            opset_version=_OPSET,
+            dynamo=True,
+            verbose=False,
+        )
+    model: onnx.ModelProto = program.model_proto  # type: ignore[union-attr]  # only None for a file
+    return model
+
+
+def _describe(model: onnx.ModelProto, network: AgeNetwork, metadata: Mapping[str, Any]) -> None:
+    years = [str(year) for year in range(MAX_AGE)] + [f"{MAX_AGE}+"]
+    described = {
+        **metadata,
+        "resolution": network.resolution,
+        "side": network.side,
+        "classes": years if network.resolution == "year" else list(AGE_GROUP_NAMES),
+    }
+    del model.metadata_props[:]
+    for key, value in described.items():
+        model.metadata_props.add(key=key, value=json.dumps(value))
+
+
+def _run(model: onnx.ModelProto, sample: tuple[NDArray[np.uint8], NDArray[np.bool_]]) -> NDArray[np.float32]:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "model.onnx")
+        path.write_bytes(model.SerializeToString())
+        return Session(path).run(crops=sample[0], eye_mask=sample[1])[0]

@@ -1,0 +1,274 @@
+"""The networks that can be trained: crops and eye masks in, logits over years or groups out.
+
+Every network takes what an estimator gets and nothing else, and prepares it in the graph, so that training,
+serving and the browser share one preprocessing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ageveil.training.efficientnet import EfficientNetLite0
+from ageveil.types import AGE_GROUPS, MAX_AGE, Resolution
+
+YEARS = MAX_AGE + 1
+GROUPS = len(AGE_GROUPS)
+
+_MASK_LEVEL = 128.0  # of the eye mask's channel, so that it is as large as the colours beside it
+
+
+class AgeNetwork(nn.Module):
+    """Base of the networks: resizes a batch of crops to the side that the network was trained at.
+
+    Args:
+        side: Side in pixels at which the network looks at a crop.
+    """
+
+    resolution: Resolution
+
+    def __init__(self, side: int) -> None:
+        super().__init__()
+        self.side = side
+
+    def adapt(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Name initial weights as this network names its own; what is new starts at zero or stays random.
+
+        Args:
+            state: Tensors as `ageveil.training.initial` returns them for this network.
+        """
+        raise NotImplementedError
+
+    def resized(self, crops: Tensor, eye_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Bring crops and masks to the network's side, bilinearly and without a prefilter.
+
+        Args:
+            crops: Shape (N, S, S, 3), uint8 RGB.
+            eye_mask: Shape (N, S, S), bool, True inside the eye region.
+
+        Returns:
+            Colours, shape (N, 3, side, side), float32 in [0, 255], and the share of each pixel that lies in
+            the eye region, shape (N, 1, side, side), float32 in [0, 1].
+        """
+        # Joined as bytes and with the channels last, this costs half of what it would as floats.
+        both = torch.cat([crops, eye_mask.unsqueeze(3).to(torch.uint8)], 3).permute(0, 3, 1, 2).float()
+        size = (self.side, self.side)
+        both = functional.interpolate(both, size, mode="bilinear", align_corners=False, antialias=False)
+        return both[:, :3], both[:, 3:]
+
+
+class MobileNet(AgeNetwork):
+    """MobileNet (v1) with batch norms folded into its convolutions, over years; the eye mask is an input.
+
+    Shaped for the FaceRes weights: BGR in Caffe's convention, TensorFlow's padding, and a hidden layer of 256
+    between the 1,024 pooled features and the years.
+
+    Source:
+        Howard et al. 2017, "MobileNets"; Savchenko 2019, "Efficient facial representations for age, gender
+        and identity recognition in organizing photo albums using multi-output ConvNet".
+    """
+
+    resolution: Resolution = "year"
+    mean: Tensor
+    _BLOCKS = (
+        (64, 1),
+        (128, 2),
+        (128, 1),
+        (256, 2),
+        (256, 1),
+        (512, 2),
+        *[(512, 1)] * 5,
+        (1024, 2),
+        (1024, 1),
+    )
+
+    def __init__(self, side: int = 160) -> None:
+        super().__init__(side)
+        layers: list[nn.Module] = [_SameConv2d(4, 32, 3, 2), nn.ReLU6()]
+        channels = 32
+        for width, stride in self._BLOCKS:
+            layers += [_SameConv2d(channels, channels, 3, stride, groups=channels), nn.ReLU6()]
+            layers += [nn.Conv2d(channels, width, 1), nn.ReLU6()]
+            channels = width
+        self.features = nn.Sequential(*layers)
+        self.dropout = nn.Dropout(0.2)
+        self.hidden = nn.Linear(channels, 256)
+        self.years = nn.Linear(256, YEARS)
+        self.register_buffer("mean", torch.tensor([103.939, 116.779, 123.68]).view(1, 3, 1, 1))
+
+    def adapt(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The FaceRes weights, with a silent fourth input."""
+        return {**state, "features.0.weight": _with_mask_input(state["features.0.weight"])}
+
+    def forward(self, crops: Tensor, eye_mask: Tensor) -> Tensor:
+        """Logits over the years, shape (N, 101); arguments as `AgeNetwork.resized`."""
+        colours, mask = self.resized(crops, eye_mask)
+        inputs = torch.cat([colours.flip(1) - self.mean, mask * _MASK_LEVEL], 1)
+        pooled = self.features(inputs.contiguous(memory_format=torch.channels_last)).mean((2, 3))
+        logits: Tensor = self.years(self.dropout(functional.relu(self.hidden(self.dropout(pooled)))))
+        return logits
+
+
+def _with_mask_input(weight: Tensor) -> Tensor:
+    """Add an input that has no effect yet to a convolution over colours, shape (O, 3, h, w)."""
+    return torch.cat([weight, torch.zeros_like(weight[:, :1])], 1)
+
+
+class _SameConv2d(nn.Conv2d):
+    """A convolution with TensorFlow's "same" padding: at stride 2, even sides are padded behind only."""
+
+    def __init__(self, inputs: int, outputs: int, size: int, stride: int, groups: int = 1) -> None:
+        super().__init__(inputs, outputs, size, stride, padding=1 if stride == 1 else 0, groups=groups)
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the base class's name
+        if self.stride[0] == 2:
+            input = functional.pad(input, (input.shape[3] % 2, 1, input.shape[2] % 2, 1))  # noqa: A001
+        return super().forward(input)
+
+
+class EfficientNet(AgeNetwork):
+    """EfficientNet-Lite0 over years; the eye mask is an input.
+
+    Source:
+        Tan and Le 2019, "EfficientNet"; Liu 2020, "Higher accuracy on vision models with EfficientNet-Lite".
+    """
+
+    resolution: Resolution = "year"
+
+    def __init__(self, side: int = 160) -> None:
+        super().__init__(side)
+        self.backbone = EfficientNetLite0(channels=4)
+        self.dropout = nn.Dropout(0.2)
+        self.years = nn.Linear(1280, YEARS)
+
+    def adapt(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The ImageNet weights, with a silent fourth input."""
+        own = self.backbone.state_dict()
+        named = {name: tensor for name, tensor in state.items() if name in own}
+        return {
+            f"backbone.{name}": _with_mask_input(tensor) if tensor.shape[1:2] == (3,) else tensor
+            for name, tensor in named.items()
+        }
+
+    def forward(self, crops: Tensor, eye_mask: Tensor) -> Tensor:
+        """Logits over the years, shape (N, 101); arguments as `AgeNetwork.resized`."""
+        colours, mask = self.resized(crops, eye_mask)
+        inputs = torch.cat([(colours - 127.0) / 128.0, mask], 1)
+        pooled = self.backbone(inputs.contiguous(memory_format=torch.channels_last))
+        logits: Tensor = self.years(self.dropout(pooled))
+        return logits
+
+
+class Vgg16(AgeNetwork):
+    """The paper's baseline: VGG16's convolutions, 1 × 1 convolution to 1,024, average pooling, eight groups.
+
+    At a side of 224 the last convolution's maps, G1, are 512 × 14 × 14.
+
+    Args:
+        side: Side in pixels at which the network looks at a crop; a multiple of 16.
+        attention: Multiply G1 by the eye mask (1 outside the eye region, 0 inside), reduced to its size by
+            area averaging: the paper's attention variant.
+
+    Source:
+        Ye et al. 2018, section III-B; Simonyan and Zisserman 2014, "Very deep convolutional networks".
+    """
+
+    resolution: Resolution = "group"
+    mean: Tensor
+    _WIDTHS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
+
+    def __init__(self, side: int = 224, *, attention: bool = False) -> None:
+        super().__init__(side)
+        if side % 16:
+            raise ValueError(f"VGG16 looks at crops whose side is a multiple of 16, got {side}")
+        self.attention = attention
+        layers: list[nn.Module] = []
+        channels = 3
+        for block in self._WIDTHS:
+            for width in block:
+                layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(inplace=True)]
+                channels = width
+            layers.append(nn.MaxPool2d(2))
+        self.features = nn.Sequential(*layers[:-1])  # without the last pooling; keys as torchvision's
+        self.reduce = nn.Conv2d(channels, 1024, 1)
+        self.dropout = nn.Dropout(0.3)
+        self.groups = nn.Linear(1024, GROUPS)
+        self.register_buffer("mean", torch.tensor([123.68, 116.779, 103.939]).view(1, 3, 1, 1))
+
+    def adapt(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The thirteen convolutions; the two last layers stay random."""
+        return {f"features.{name}": tensor for name, tensor in state.items()}
+
+    def maps(self, crops: Tensor, eye_mask: Tensor) -> Tensor:
+        """The 1,024 maps before pooling, shape (N, 1024, side / 16, side / 16)."""
+        colours, mask = self.resized(crops, eye_mask)
+        maps = self.features((colours - self.mean).contiguous(memory_format=torch.channels_last))
+        if self.attention:
+            maps = maps * (1 - functional.avg_pool2d(mask, 16))
+        reduced: Tensor = functional.relu(self.reduce(maps))
+        return reduced
+
+    def forward(self, crops: Tensor, eye_mask: Tensor) -> Tensor:
+        """Logits over the eight groups, shape (N, 8); arguments as `AgeNetwork.resized`."""
+        logits: Tensor = self.groups(self.dropout(self.maps(crops, eye_mask).mean((2, 3))))
+        return logits
+
+    def with_response(self, crops: Tensor, eye_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits, and the response maps of all groups, shape (N, 8, side / 16, side / 16).
+
+        A response map is the 1,024 maps weighted by the group's row of the last layer: its mean over the
+        places, plus the bias, is the group's logit.
+
+        Source:
+            Ye et al. 2018, Fig. 3; Zhou et al. 2016, "Learning deep features for discriminative
+            localization".
+        """
+        maps = self.maps(crops, eye_mask)
+        response = functional.conv2d(maps, self.groups.weight[:, :, None, None])
+        return self.groups(maps.mean((2, 3))), response
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """An entry of `NETWORKS`.
+
+    Attributes:
+        build: Side in pixels -> the network with random weights.
+        resolution: What its logits are over.
+        side: The side that its makers chose.
+        initial: Keys of `ageveil.training.initial.INITIAL` whose weights fit, the best first.
+    """
+
+    build: Callable[[int], AgeNetwork]
+    resolution: Resolution
+    side: int
+    initial: tuple[str, ...]
+
+
+_VGG16_WEIGHTS = ("vgg16-keras", "vgg16-torchvision", "vgg16-dex")
+
+NETWORKS: Mapping[str, Network] = MappingProxyType(
+    {
+        "vgg16": Network(Vgg16, "group", 224, _VGG16_WEIGHTS),
+        "vgg16-attention": Network(lambda side: Vgg16(side, attention=True), "group", 224, _VGG16_WEIGHTS),
+        "mobilenet": Network(MobileNet, "year", 160, ("faceres",)),
+        "efficientnet-lite0": Network(EfficientNet, "year", 160, ("efficientnet-lite0",)),
+    }
+)
+"""Networks by name."""
+
+
+def get_network(name: str) -> Network:
+    """The network of that name.
+
+    Raises:
+        ValueError: There is none; the message lists the choices.
+    """
+    if name not in NETWORKS:
+        raise ValueError(f"unknown network {name!r}; choose one of {', '.join(NETWORKS)}")
+    return NETWORKS[name]

@@ -1,0 +1,167 @@
+"""Recipes: all that decides what a training run makes, read from one TOML file."""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from ageveil import anonymization
+from ageveil.errors import DataError
+from ageveil.training.networks import get_network
+
+AgeSpan = tuple[Annotated[int, Field(ge=0, le=116)], Annotated[int, Field(ge=0, le=116)], float]
+"""Youngest age, oldest age (included) and a figure for the faces whose exact age lies there."""
+
+# A run can be repeated only with ciphers whose key is all that is random in them.
+REPEATABLE = ("original", "mosaic", "mask", "blur", "permutation", "des-ecb")
+"""Approaches that a recipe may name."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Validation(_Section):
+    """Which faces are kept out of training.
+
+    Attributes:
+        share: Of all faces, 0 to 1.
+        seed: Of the draw.
+        hold_out: Larger shares for exact ages, [youngest, oldest, share].
+    """
+
+    share: float = Field(default=0.1, gt=0, lt=1)
+    seed: int = Field(default=2018, ge=0)
+    hold_out: tuple[AgeSpan, ...] = ()
+
+
+class Optimization(_Section):
+    """How weights are fitted: AdamW, a short warm-up, then a cosine to zero.
+
+    Attributes:
+        epochs: Passes over the training faces.
+        batch: Faces in a step, over all devices.
+        learning_rate: At its highest.
+        head_learning_rate: Of layers that the initial weights do not hold; as the rest when left out.
+        weight_decay: Of everything with two dimensions or more.
+        warmup_steps: Steps until the highest learning rate.
+        average: Decay of the exponential average of the weights, which is what is kept; 0 keeps the last.
+        clip: Largest norm of a gradient.
+        patience: Epochs without a better validation loss after which the run ends.
+        frozen: So many of the network's first convolutions stay as they are.
+        precision: Of the arithmetic, as Lightning names it.
+    """
+
+    epochs: int = Field(default=8, ge=1)
+    batch: int = Field(default=64, ge=1)
+    learning_rate: float = Field(default=4e-4, gt=0)
+    head_learning_rate: float | None = Field(default=None, gt=0)
+    weight_decay: float = Field(default=0.02, ge=0)
+    warmup_steps: int = Field(default=100, ge=0)
+    average: float = Field(default=0.998, ge=0, lt=1)
+    clip: float = Field(default=5.0, gt=0)
+    patience: int = Field(default=5, ge=1)
+    frozen: int = Field(default=0, ge=0)
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "bf16-mixed"
+
+
+class Loss(_Section):
+    """What is minimised.
+
+    Attributes:
+        ranked: Weight of the ranked probability score beside the likelihood.
+        distillation: Share of the loss that asks to answer as the teacher does on the bare face.
+        smoothing: Of group labels, for networks over groups.
+        emphasis: How much more faces of these exact ages count, [youngest, oldest, weight].
+    """
+
+    ranked: float = Field(default=0.1, ge=0)
+    distillation: float = Field(default=0.0, ge=0, lt=1)
+    smoothing: float = Field(default=0.0, ge=0, lt=1)
+    emphasis: tuple[AgeSpan, ...] = ()
+
+
+class Recipe(_Section):
+    """A training run.
+
+    Attributes:
+        name: Of the model that it makes.
+        network: Key of `ageveil.training.networks.NETWORKS`.
+        side: Pixels at which the network looks at a crop; its makers' when left out.
+        initial: Key of `ageveil.training.initial.INITIAL`, "run:NAME" for the weights of an earlier run, or
+            "random".
+        data: Names of prepared folders.
+        approaches: How often each approach is drawn; the shares are scaled to sum 1.
+        vary: Training crops are mirrored, moved, lit and degraded at random.
+        teacher: Name of an earlier run whose answers on bare faces are imitated.
+        licence: SPDX expression for the weights that come out.
+        training_data: What the weights have seen, for the model's metadata: data sets with their licences.
+        seed: Of everything random in training.
+    """
+
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
+    network: str
+    side: int | None = Field(default=None, ge=32, le=512)
+    initial: str = "random"
+    data: tuple[str, ...] = Field(min_length=1)
+    approaches: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=lambda: {"original": 1.0})
+    vary: bool = True
+    teacher: str | None = None
+    licence: str
+    training_data: tuple[str, ...] = Field(min_length=1)
+    seed: int = Field(default=2018, ge=0)
+    validation: Validation = Validation()
+    optimization: Optimization = Optimization()
+    loss: Loss = Loss()
+
+    @field_validator("network")
+    @classmethod
+    def _known_network(cls, name: str) -> str:
+        get_network(name)
+        return name
+
+    @field_validator("approaches")
+    @classmethod
+    def _known_approaches(cls, shares: dict[str, float]) -> dict[str, float]:
+        for name in shares:
+            if anonymization.get_approach(name).name != name or name not in REPEATABLE:
+                raise ValueError(f"a recipe may use {', '.join(REPEATABLE)}, got {name}")
+        return shares
+
+    @model_validator(mode="after")
+    def _teacher_is_used(self) -> Self:
+        if (self.teacher is None) != (self.loss.distillation == 0):
+            raise ValueError("a teacher and a share of distillation above 0 go together")
+        return self
+
+    @property
+    def pixels(self) -> int:
+        """Side in pixels at which the network looks at a crop."""
+        return self.side or get_network(self.network).side
+
+    def digest(self) -> str:
+        """SHA-256 of all that is in the recipe, 64 hex digits: equal recipes continue each other's runs."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Read a recipe.
+
+    Raises:
+        DataError: The file cannot be read, is no TOML, or says something that no recipe says; the message
+            names the first entry that is wrong.
+    """
+    try:
+        return Recipe.model_validate(tomllib.loads(path.read_text("utf-8")))
+    except OSError as error:
+        raise DataError(f"cannot read the recipe {path}: {error.strerror}") from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise DataError(f"the recipe {path} is no TOML: {error}") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"])) or "recipe"
+        raise DataError(f"the recipe {path} is wrong at {place}: {first['msg']}") from error
