@@ -5,18 +5,33 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from sklearn.metrics import accuracy_score, recall_score
+from sklearn.calibration import calibration_curve
+from sklearn.dummy import DummyClassifier
+from sklearn.metrics import accuracy_score, brier_score_loss, recall_score, roc_curve
+from sklearn.metrics import confusion_matrix as sklearn_confusion_matrix
 from sklearn.metrics import mean_absolute_error as sklearn_absolute_error
 
 from ageveil.evaluation.metrics import (
     BETWEEN_GROUPS,
+    FAIRFACE_BINS,
     OLDEST,
+    bin_indices,
+    bin_probabilities,
+    brier_score,
+    confusion_matrix,
     exact_accuracy,
     group_indices,
     macro_exact_accuracy,
+    majority_row,
     mean_absolute_error,
+    minors_judged_over,
+    misjudged_share,
     one_off_accuracy,
+    operating_curve,
+    pass_threshold,
     recall_by_group,
+    reliability,
+    uniform_row,
 )
 from ageveil.types import AGE_GROUPS, age_group
 
@@ -281,3 +296,216 @@ def test_other_weights_are_refused(score, bad):
 def test_weights_of_another_shape_are_refused(score, bad):
     with pytest.raises(ValueError, match=r"weights of shape \(2,\)"):
         score([1, 2], [1, 2], weights=bad)
+
+
+# Bins of ages -----------------------------------------------------------------------------------------------
+
+
+def test_each_fairface_label_has_its_own_bin():
+    lows, highs = [0, 3, 10, 20, 30, 40, 50, 60, 70, 71], [2, 9, 19, 29, 39, 49, 59, 69, 100, 116]
+    assert bin_indices(lows, highs, FAIRFACE_BINS).tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8, 8]
+
+
+def test_a_label_over_a_bins_edge_has_none():
+    # One year more on either side than the bin of 10-19 holds.
+    assert bin_indices([9, 10, 10], [19, 19, 20], FAIRFACE_BINS).tolist() == [-1, 2, -1]
+
+
+def test_exact_ages_lie_in_the_groups_bins():
+    ages = np.arange(OLDEST + 1)
+    np.testing.assert_array_equal(bin_indices(ages, ages, AGE_GROUPS), group_indices(ages))
+
+
+def test_bin_probabilities_are_sums_over_years():
+    years = np.random.default_rng(0).dirichlet(np.ones(101), 5)
+    found = bin_probabilities(years, FAIRFACE_BINS)
+    slow = [[sum(row[age] for age in range(low, high + 1)) for low, high in FAIRFACE_BINS] for row in years]
+    np.testing.assert_allclose(found, slow)
+    np.testing.assert_allclose(found.sum(axis=1), 1)  # FairFace's bins leave no gap
+
+
+@pytest.mark.parametrize("shape", [(0, 101), (101,), (3, 100)])
+def test_years_of_another_shape_are_refused(shape):
+    with pytest.raises(ValueError, match=r"years of shape \(N, 101\)"):
+        bin_probabilities(np.zeros(shape), FAIRFACE_BINS)
+
+
+def test_labels_that_run_backwards_are_refused():
+    with pytest.raises(ValueError, match="none below it"):
+        bin_indices([10], [9], FAIRFACE_BINS)
+    with pytest.raises(ValueError, match="a highest age for each lowest one"):
+        bin_indices([10, 11], [19], FAIRFACE_BINS)
+
+
+def test_nine_bins_are_scored_as_eight_groups_are():
+    true, predicted = [8, 8, 0, 1], [8, 7, 1, 8]
+    assert exact_accuracy(predicted, true, classes=9) == 1 / 4
+    assert one_off_accuracy(predicted, true, classes=9) == 3 / 4
+    assert macro_exact_accuracy(predicted, true, classes=9) == pytest.approx((1 / 2 + 0 + 0) / 3)
+    with pytest.raises(ValueError, match=r"true groups in 0\.\.7"):
+        exact_accuracy([0], [8])
+
+
+@given(scored_faces(st.floats(0.01, 100)))
+def test_the_confusion_matrix_equals_scikit_learn(faces):
+    predicted, true, weights = faces
+    expected = sklearn_confusion_matrix(true, predicted, labels=range(8), sample_weight=weights)
+    np.testing.assert_allclose(confusion_matrix(predicted, true, weights=weights), expected)
+
+
+# Guesses ----------------------------------------------------------------------------------------------------
+
+
+@given(arrays(np.int64, st.integers(1, 40), elements=st.integers(0, LAST)))
+def test_guesses_equal_scikit_learn_and_a_slow_loop(true):
+    dummy = DummyClassifier(strategy="most_frequent").fit(np.zeros((len(true), 1)), true)
+    row = majority_row(true)
+    assert row.exact == pytest.approx(dummy.score(np.zeros((len(true), 1)), true))
+    assert row.exact <= row.one_off <= 1
+    pairs = [(guess, group) for guess in range(8) for group in true.tolist()]
+    uniform = uniform_row(true)
+    assert uniform.exact == pytest.approx(sum(a == b for a, b in pairs) / len(pairs))
+    assert uniform.one_off == pytest.approx(sum(abs(a - b) <= 1 for a, b in pairs) / len(pairs))
+
+
+def test_guesses_by_hand():
+    # Five groups with two neighbours each give the paper's 37.5 %.
+    assert uniform_row([1, 2, 3, 4, 5]).one_off == pytest.approx(0.375)
+    assert (majority_row([0, 0, 7]).exact, majority_row([0, 0, 7]).one_off) == (2 / 3, 2 / 3)
+
+
+# Probabilities ----------------------------------------------------------------------------------------------
+
+
+@st.composite
+def events(draw):
+    faces = draw(st.integers(1, 60))
+    probabilities = draw(arrays(np.float64, faces, elements=st.floats(0, 1)))
+    return probabilities, draw(arrays(np.bool_, faces))
+
+
+@given(events(), st.integers(1, 12))
+def test_reliability_equals_a_slow_loop(events, bins):
+    said, happened = events
+    found = reliability(said, happened, bins=bins)
+    error = 0.0
+    for index, (low, high) in enumerate(zip(found.edges[:-1], found.edges[1:], strict=True)):
+        inside = [i for i, p in enumerate(said) if low < p <= high or (index == 0 and p == 0)]
+        assert found.counts[index] == len(inside)
+        if inside:
+            mean, share = np.mean(said[inside]), np.mean(happened[inside])
+            np.testing.assert_allclose([found.said[index], found.happened[index]], [mean, share], atol=1e-12)
+            error += abs(mean - share) * len(inside) / len(said)
+        else:
+            assert np.isnan(found.said[index])
+    assert found.error == pytest.approx(error, abs=1e-12)
+
+
+def test_reliability_equals_scikit_learn():
+    rng = np.random.default_rng(1)
+    said = rng.random(500)
+    happened = rng.random(500) < said**2
+    found = reliability(said, happened, bins=10)
+    share, mean = calibration_curve(happened, said, n_bins=10)
+    np.testing.assert_allclose(found.happened, share)
+    np.testing.assert_allclose(found.said, mean)
+
+
+def test_a_perfectly_honest_forecast_has_no_error():
+    assert reliability([0.0, 0.0, 1.0], [False, False, True]).error == 0
+    assert reliability([0.5, 0.5], [False, True]).error == 0
+    assert reliability([1.0, 1.0], [False, False]).error == 1
+
+
+@given(events())
+def test_the_brier_score_equals_scikit_learn(events):
+    said, happened = events
+    expected = brier_score_loss(happened, said, labels=[False, True], pos_label=True)
+    assert brier_score(said, happened) == pytest.approx(expected)
+
+
+def test_misjudged_shares_by_hand():
+    assert misjudged_share([0.5, 0.49, 0.2, 0.8], [True, True, False, False]) == 2 / 4
+    assert misjudged_share([0.5, 0.49], [True, True], weights=[3, 1]) == 1 / 4
+
+
+@given(events(), st.integers(0, 2**32 - 1))
+def test_the_operating_curve_equals_scikit_learns_roc(events, seed):
+    said, under = events
+    # A third of the others is neither under the age nor entitled: of a borderline age.
+    entitled = ~under & (np.random.default_rng(seed).random(len(under)) > 1 / 3)
+    if not under.any() or not entitled.any():
+        with pytest.raises(ValueError, match="faces under the age and entitled ones"):
+            operating_curve(said, under=under, entitled=entitled)
+        return
+    chosen = under | entitled
+    false, true, thresholds = roc_curve(entitled[chosen], said[chosen], drop_intermediate=False)
+    curve = operating_curve(said, under=under, entitled=entitled)
+    np.testing.assert_allclose(curve.false_accepts, false)
+    np.testing.assert_allclose(curve.passed, true)
+    np.testing.assert_allclose(curve.thresholds, thresholds)
+
+
+@pytest.mark.parametrize("bad", [[], [1.1, 0], [-0.1, 0], [np.nan, 0], [[0.5, 0.5]]])
+def test_what_is_no_probability_is_refused(bad):
+    for function in (reliability, brier_score, misjudged_share):
+        with pytest.raises(ValueError, match="expected probabilities"):
+            function(bad, [True, False])
+    with pytest.raises(ValueError, match="expected probabilities"):
+        pass_threshold(bad, 0.9)
+
+
+def test_outcomes_of_another_kind_are_refused():
+    with pytest.raises(ValueError, match="truth values"):
+        brier_score([0.5], [1])
+    with pytest.raises(ValueError, match="one outcome for each probability"):
+        reliability([0.5], [True, False])
+    with pytest.raises(ValueError, match="1 bin or more"):
+        reliability([0.5], [True], bins=0)
+
+
+# Minors -----------------------------------------------------------------------------------------------------
+
+
+@given(
+    arrays(np.float64, st.integers(1, 50), elements=st.floats(0, 1)),
+    st.sampled_from([0.1, 0.5, 0.9, 0.95, 1.0]),
+)
+def test_the_threshold_is_the_highest_that_enough_pass(probabilities, share):
+    threshold = pass_threshold(probabilities, share)
+    assert threshold in probabilities
+    assert (probabilities >= threshold).sum() >= share * len(probabilities) - 1e-9
+    higher = probabilities[probabilities > threshold]
+    if higher.size:
+        assert (probabilities >= higher.min()).sum() < share * len(probabilities)
+
+
+@pytest.mark.parametrize("share", [0, 1.01, np.nan])
+def test_shares_to_pass_lie_above_0_up_to_1(share):
+    with pytest.raises(ValueError, match="a share to pass"):
+        pass_threshold([0.5], share)
+
+
+def test_minors_by_hand():
+    # Ten adults say 0.1 to 1.0: 90 % of them pass at 0.2.
+    adults = [round(0.1 * step, 1) for step in range(1, 11)]
+    young = {12: 0.9, 13: 0.19, 15: 0.2, 17: 0.5, 18: 0.9, 24: 0.9}
+    said, ages = [*adults, *young.values()], [25, *[40] * 9, *young]
+    found = minors_judged_over(said, ages)
+    assert (found.threshold, found.passed, found.judged_over, found.minors) == (0.2, 0.9, 2, 3)
+    older = minors_judged_over(said, ages, minors=(15, 17))
+    assert (older.judged_over, older.minors) == (2, 2)
+    fixed = minors_judged_over(said, ages, threshold=0.5)
+    assert (fixed.passed, fixed.judged_over) == (0.6, 1)
+
+
+def test_minors_need_minors_and_adults():
+    with pytest.raises(ValueError, match="faces aged 13 to 17, got none"):
+        minors_judged_over([0.5, 0.5], [12, 30])
+    with pytest.raises(ValueError, match="expected probabilities"):
+        minors_judged_over([0.5], [15])  # nobody to fix the threshold on
+    alone = minors_judged_over([0.5], [15], threshold=0.4)
+    assert (alone.judged_over, alone.minors) == (1, 1)
+    assert math.isnan(alone.passed)
+    with pytest.raises(ValueError, match="one probability for each age"):
+        minors_judged_over([0.5], [15, 30])

@@ -8,11 +8,14 @@ import typer
 
 from ageveil.cli.anonymize import anonymize
 from ageveil.cli.boards import boards
+from ageveil.cli.calibrate import calibrate
 from ageveil.cli.decrypt import decrypt
 from ageveil.cli.estimate import estimate
 from ageveil.cli.evaluate import evaluate
 from ageveil.cli.models import models
+from ageveil.cli.prepare import prepare
 from ageveil.cli.rate import rate
+from ageveil.cli.reproduce import reproduce
 from ageveil.cli.sheet import sheet
 
 app = typer.Typer(
@@ -25,7 +28,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _verb in (rate, estimate, anonymize, decrypt, boards, models, sheet, evaluate):
+for _verb in (
+    rate,
+    estimate,
+    anonymize,
+    decrypt,
+    boards,
+    models,
+    sheet,
+    evaluate,
+    calibrate,
+    prepare,
+    reproduce,
+):
     app.command()(_verb)
 
 

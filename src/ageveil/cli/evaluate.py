@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ageveil.cli import options
 from ageveil.cli.output import console, print_json, progress
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
 
 def evaluate(
-    data: Annotated[str, typer.Option(help="Data set and its folder, as utkface:DIR.")],
-    approach: options.EstimateApproach = "mosaic",
+    data: Annotated[
+        str, typer.Option(help="Data set and its folder, as utkface:DIR; or prepared:DIR, its crops.")
+    ],
+    approach: Annotated[
+        str,
+        typer.Option(help="One approach, several with commas between, or all; original is the bare face."),
+    ] = "mosaic",
     model: options.Model = "dlib-age",
+    by: Annotated[
+        str | None, typer.Option(help="Score each part alone as well: gender, race or group.")
+    ] = None,
     detector: options.Detector = "centerface",
     landmarks: options.Landmarks = "5",
     limit: Annotated[
@@ -29,37 +40,77 @@ def evaluate(
     """Measure age estimation on a data set: accuracy over the eight groups and error in years.
 
     Percentages are of the faces whose age lies in a group; 95 % intervals are bootstrapped over faces. Faces
-    that cannot be used are left out and counted by reason.
+    that cannot be used are left out and counted by reason. FairFace is scored over its own nine bins, and
+    on P(age >= 10) and P(age >= 20). JSON is one record, or a list for several approaches.
     """
     from ageveil import pipeline
     from ageveil.evaluation import accuracy
-    from ageveil.training import datasets
 
-    way = pipeline.Pipeline(approach, model, detector, landmarks, allow_others=True)
-    images = accuracy.sample(datasets.read_dataset(data), limit, seed=seed)
-    with progress(f"{approach}", len(images), quiet=quiet) as bar:
-        report = accuracy.evaluate(images, way, seed=seed, workers=workers, advance=bar.advance)
-    record = {**report.to_json(), "data": data, "seed": seed}
+    names = options.approaches(approach)
+    if by is not None and by not in accuracy.TRAITS:
+        raise ValueError(f"unknown part {by!r}; choose one of {', '.join(accuracy.TRAITS)}")
+    way = pipeline.Pipeline(names[0], model, detector, landmarks, allow_others=True)
+    faces = accuracy.open_faces(data, way, limit=limit, seed=seed)
+    with progress(", ".join(names), len(faces.images), quiet=quiet) as bar:
+        found = accuracy.estimate_all(
+            faces, [(name, model) for name in names], seed=seed, workers=workers, advance=bar.advance
+        )
+    records = []
+    for estimates in found.values():
+        record = {**accuracy.score(estimates, seed=seed).to_json(), "data": data, "seed": seed}
+        record["labels_left_out"] = dict(faces.labels_left_out)
+        if by is not None:
+            rows = accuracy.score_by(estimates, by, seed=seed)
+            record["by"] = {"trait": by, "rows": [row.to_json() for row in rows]}
+        records.append(record)
     if as_json:
-        print_json(record)
+        print_json(records[0] if len(records) == 1 else records)
     elif not quiet:
-        _show(record)
+        for record in records:
+            _show(record, console())
     return 0
 
 
-def _show(record: dict[str, Any]) -> None:
+def _show(record: dict[str, Any], out: Console) -> None:
     from rich.table import Table
 
-    table = Table("measure", "value", "95 % interval", title=f"{record['model']} behind {record['approach']}")
-    for key, name, unit in (
-        ("exact", "exact", "%"),
-        ("one_off", "1-off", "%"),
-        ("macro_exact", "macro-averaged exact", "%"),
-        ("mae_years", "mean absolute error", "years"),
-    ):
-        figure = record[key]
-        table.add_row(name, f"{figure['value']:.1f} {unit}", f"{figure['low']:.1f} to {figure['high']:.1f}")
-    out = console()
+    title = f"{record['model']} behind {record['approach']}"
+    table = Table("measure", "value", "95 % interval", title=title)
+    lines = [
+        ("exact", "%", record["exact"]),
+        ("1-off", "%", record["one_off"]),
+        ("macro-averaged exact", "%", record["macro_exact"]),
+        ("mean absolute error", "years", record["mae_years"]),
+    ]
+    for age, error in record["tail_error"].items():
+        lines.append((f"wrong side of {age}", "%", error["misjudged"]))
+    for name, unit, figure in lines:
+        if figure is not None:
+            interval = f"{figure['low']:.1f} to {figure['high']:.1f}"
+            table.add_row(name, f"{figure['value']:.1f} {unit}", interval)
     out.print(table)
+    if "by" in record:
+        out.print(_parts(record["by"]))
     left_out = ", ".join(f"{count} {reason}" for reason, count in record["left_out"].items()) or "none"
     out.print(f"{record['faces']} faces in a group, {record['faces_all']} in all; left out: {left_out}")
+    if record["labels_left_out"]:
+        counts = ", ".join(f"{count} {reason}" for reason, count in record["labels_left_out"].items())
+        out.print(f"pictures without a usable label: {counts}")
+    if not record["comparable"]:
+        out.print(
+            f"[red]not comparable[/]: {100 * record['left_out_share']:.1f} % of the faces were left out"
+        )
+
+
+def _parts(by: dict[str, Any]) -> Any:
+    from rich.table import Table
+
+    table = Table(by["trait"], "faces", "exact, %", "1-off, %", "mean error, years")
+    for row in by["rows"]:
+        figures = [
+            "" if row[key] is None else "{value:.1f} ({low:.1f} to {high:.1f})".format(**row[key])
+            for key in ("exact", "one_off", "mae_years")
+        ]
+        count = f"{row['faces']} (few)" if row["few"] else str(row["faces"])
+        table.add_row(row["value"] or "not stated", count, *figures)
+    return table

@@ -33,3 +33,18 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only; w
 Workers = Annotated[
     int | None, typer.Option(min=1, help="Photographs at a time; by default one for each core.")
 ]
+
+
+def approaches(text: str) -> list[str]:
+    """Approaches from a text such as "mask,blur" or "all", by name and once each.
+
+    >>> approaches("encryption,mask,permutation")
+    ['permutation', 'mask']
+
+    Raises:
+        ValueError: One is unknown.
+    """
+    from ageveil import anonymization
+
+    names = list(anonymization.APPROACHES) if text == "all" else text.split(",")
+    return list(dict.fromkeys(anonymization.get_approach(name.strip()).name for name in names))

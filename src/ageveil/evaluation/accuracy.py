@@ -1,73 +1,124 @@
-"""Measure an estimator on a data set, through the very pipeline that serves."""
+"""Measure estimators on a data set, through the very pipeline that serves.
+
+Finding a face costs more than estimating it, so each face is cropped once, and every approach and model gets
+its anonymized copies: `open_faces` -> `estimate_all` -> `score`.
+"""
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ageveil import alignment, anonymization, detection, estimation
+from ageveil import anonymization, estimation
 from ageveil.draws import ChaChaDraws
-from ageveil.errors import AgeveilError, DataError, FaceError, ImageError, NoFaceError, SeveralFacesError
+from ageveil.errors import AgeveilError, DataError
 from ageveil.evaluation import metrics
-from ageveil.evaluation.intervals import Estimate, bootstrap
+from ageveil.evaluation.intervals import Estimate, bootstrap, clopper_pearson
 from ageveil.image import read_image
 from ageveil.pipeline import Pipeline, map_ordered
-from ageveil.training.datasets import LabelledImage
-from ageveil.types import AgeDistribution, AnonymizedFace, CanonicalCrop, Image
+from ageveil.training.datasets import read_dataset
+from ageveil.training.labels import LabelledImage
+from ageveil.training.preparation import canonical_crop, left_out_reason
+from ageveil.training.prepared import load_prepared
+from ageveil.types import AGE_GROUPS, MAX_AGE, AgeDistribution, AnonymizedFace, CanonicalCrop
 
-_CHUNK = 256
+COMPARABLE = 0.015
+"""Where more than this share of the faces is left out, a figure is not comparable."""
+
+FEW = 100
+"""A part of a data set with fewer faces says little."""
+
+PREPARED = "prepared:"
+"""How the name of a folder of prepared faces begins, where a data set is asked for."""
+
+_BATCH = 256
+
+_OWN_BINS: Mapping[str, metrics.Bins] = {"fairface": metrics.FAIRFACE_BINS}
+_OWN_TAILS: Mapping[str, tuple[int, ...]] = {"fairface": (10, 20)}
+
+Trait = Literal["gender", "race", "group"]
+TRAITS: tuple[Trait, ...] = ("gender", "race", "group")
+"""What a data set can be parted by."""
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
-    """How well ages were estimated. Accuracies in percent, errors in years, with 95 % bootstrap intervals.
+# Faces ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Faces:
+    """Labelled faces and how to get at their crops.
 
     Attributes:
-        exact: Share of `faces` whose most probable group is the true one.
-        one_off: Share whose most probable group is the true one or a neighbour.
-        macro_exact: Mean over the groups of the share that is exact.
-        mae_years: Mean absolute error of the expected age, over `faces_all`.
-        faces: Faces whose true age lies in a group.
-        faces_all: Faces that were estimated.
-        left_out: Number of faces that could not be used, by reason.
-        approach: How faces were anonymized.
-        model: The estimator.
+        dataset: Name in `ageveil.training.datasets.DATASETS`; it says over which bins of ages is scored.
+        images: What the data set says of each face.
+        crop: Index of a face -> its canonical crop; raises FaceError or ImageError where there is none.
+        total: Faces of the data set before any was left out.
+        left_out: Faces that were left out beforehand, by reason.
+        labels_left_out: Pictures whose label states no usable age, by reason; they do not count in `total`.
     """
 
-    exact: Estimate
-    one_off: Estimate
-    macro_exact: Estimate
-    mae_years: Estimate
-    faces: int
-    faces_all: int
-    left_out: dict[str, int]
-    approach: str
-    model: str
+    dataset: str
+    images: tuple[LabelledImage, ...]
+    crop: Callable[[int], CanonicalCrop]
+    total: int
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    labels_left_out: Mapping[str, int] = field(default_factory=dict)
 
-    def to_json(self) -> dict[str, Any]:
-        """The report as JSON values."""
-        figures = {
-            name: {"value": estimate.value, "low": estimate.low, "high": estimate.high}
-            for name, estimate in (
-                ("exact", self.exact),
-                ("one_off", self.one_off),
-                ("macro_exact", self.macro_exact),
-                ("mae_years", self.mae_years),
-            )
-        }
-        return {
-            **figures,
-            "faces": self.faces,
-            "faces_all": self.faces_all,
-            "left_out": self.left_out,
-            "approach": self.approach,
-            "model": self.model,
-        }
+
+def open_faces(spec: str, pipeline: Pipeline, *, limit: int | None = None, seed: int = 0) -> Faces:
+    """Open a data set, or the folder in which `ageveil prepare` left its crops.
+
+    Args:
+        spec: As `ageveil.training.datasets.read_dataset` takes it, or "prepared:DIR".
+        pipeline: How faces are found; prepared ones are found already.
+        limit: Only so many faces, drawn at random.
+        seed: Of that draw.
+
+    Raises:
+        ValueError: Unknown data set, or `limit` is below 1.
+        DataError: The folder does not read as that data set.
+    """
+    if spec.startswith(PREPARED) and len(spec) > len(PREPARED):
+        prepared = load_prepared(Path(spec.removeprefix(PREPARED)))
+        chosen = _draw(len(prepared), limit, seed)
+        return Faces(
+            prepared.dataset,
+            tuple(prepared.images[index] for index in chosen),
+            lambda index: prepared.crop(chosen[index]),
+            len(prepared) + sum(prepared.left_out.values()),
+            dict(prepared.left_out),
+            dict(prepared.labels_left_out),
+        )
+    dataset = read_dataset(spec)
+    images = sample(dataset.images, limit, seed=seed)
+    return photographs(images, pipeline, dataset=dataset.name, labels_left_out=dataset.left_out)
+
+
+def photographs(
+    images: Sequence[LabelledImage],
+    pipeline: Pipeline,
+    *,
+    dataset: str,
+    labels_left_out: Mapping[str, int] | None = None,
+) -> Faces:
+    """Faces that are yet to be found in their pictures."""
+    single = replace(pipeline, options=replace(pipeline.options, threads=1))
+    images = tuple(images)
+
+    def crop(index: int) -> CanonicalCrop:
+        labelled = images[index]
+        return canonical_crop(
+            read_image(labelled.path, limits=single.limits), single, aligned=labelled.aligned
+        )
+
+    return Faces(dataset, images, crop, len(images), labels_left_out=labels_left_out or {})
 
 
 def sample(images: Sequence[LabelledImage], limit: int | None, *, seed: int) -> tuple[LabelledImage, ...]:
@@ -76,127 +127,339 @@ def sample(images: Sequence[LabelledImage], limit: int | None, *, seed: int) -> 
     Raises:
         ValueError: `limit` is below 1.
     """
-    if limit is None or limit >= len(images):
-        return tuple(images)
+    return tuple(images[index] for index in _draw(len(images), limit, seed))
+
+
+def _draw(count: int, limit: int | None, seed: int) -> list[int]:
+    if limit is None or limit >= count:
+        return list(range(count))
     if limit < 1:
         raise ValueError(f"a limit is 1 or more, got {limit}")
-    chosen = np.random.default_rng(seed).choice(len(images), limit, replace=False)
-    return tuple(images[index] for index in sorted(chosen))
+    chosen: list[int] = np.random.default_rng(seed).choice(count, limit, replace=False).tolist()
+    return sorted(chosen)
 
 
-def canonical_crop(image: Image, pipeline: Pipeline, *, aligned: bool) -> CanonicalCrop:
-    """The viewer's canonical crop of a photograph, or of a picture that is aligned and cropped already.
+# Estimates --------------------------------------------------------------------------------------------------
 
-    Of an aligned picture the whole becomes the crop, as its makers framed it: warping it again would cut
-    pixels that lie outside into it. Detection still places the landmarks.
 
-    Args:
-        image: Shape (H, W, 3), uint8 RGB.
-        pipeline: Says how faces are found.
-        aligned: The picture is an aligned crop with the canonical framing.
+@dataclass(frozen=True, slots=True, eq=False)
+class Estimates:
+    """What one model said of the faces of a data set behind one approach.
 
-    Raises:
-        FaceError: No face that can be used.
+    Attributes:
+        dataset: As in `Faces`.
+        images: The faces that could be used. Estimates of one call of `estimate_all` share them, so that
+            they can be compared face by face.
+        distributions: One for each of `images`.
+        approach: How faces were anonymized.
+        model: The estimator.
+        total: Faces before any was left out.
+        left_out: Number of faces that could not be used, by reason.
     """
-    if not aligned:
-        return pipeline.align_viewer(image)[1]
-    faces = detection.detect(image, pipeline.detector, landmarks=pipeline.landmarks, options=pipeline.options)
-    face = detection.choose_viewer(faces, allow_others=pipeline.allow_others)
-    if face is None:
-        raise NoFaceError("no face found in the photograph")
-    return alignment.frame_aligned(image, face)
+
+    dataset: str
+    images: tuple[LabelledImage, ...]
+    distributions: tuple[AgeDistribution, ...]
+    approach: str
+    model: str
+    total: int
+    left_out: Mapping[str, int]
+
+    @property
+    def bins(self) -> metrics.Bins:
+        """The ages over which is scored: the paper's eight groups, or the data set's own bins."""
+        return _OWN_BINS.get(self.dataset, AGE_GROUPS)
+
+    @property
+    def bin_names(self) -> tuple[str, ...]:
+        """Names of `bins`, as "25-32" and "60+"."""
+        return tuple(f"{low}+" if high == MAX_AGE else f"{low}-{high}" for low, high in self.bins)
+
+    @property
+    def true_bins(self) -> NDArray[np.int64]:
+        """Shape (N,): index in `bins` of the bin that holds each label, -1 where none does."""
+        low = [image.age_low for image in self.images]
+        return metrics.bin_indices(low, [image.age_high for image in self.images], self.bins)
+
+    @property
+    def bin_probabilities(self) -> NDArray[np.float64]:
+        """Shape (N, B): how probable each bin is."""
+        if self.bins is AGE_GROUPS:
+            return np.stack([distribution.groups for distribution in self.distributions])
+        years = [
+            d.years for d in self.distributions if d.years is not None
+        ]  # all: `estimate_all` has checked it
+        return metrics.bin_probabilities(np.stack(years), self.bins)
+
+    @property
+    def exact_ages(self) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+        """Which faces have an exact age, shape (N,), and these ages, shape (M,)."""
+        known = np.array([image.age is not None for image in self.images])
+        return known, np.array([image.age for image in self.images if image.age is not None], np.int64)
+
+    @property
+    def expected(self) -> NDArray[np.float64]:
+        """Shape (N,): expected ages in years."""
+        return np.array([distribution.expected for distribution in self.distributions])
+
+    def at_least(self, age: int) -> NDArray[np.float64]:
+        """Shape (N,): P(age >= `age`)."""
+        return np.array([distribution.at_least(age) for distribution in self.distributions])
+
+    def sides(self, age: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Who is certainly under an age and who has certainly reached it, each of shape (N,)."""
+        low = np.array([image.age_low for image in self.images])
+        high = np.array([image.age_high for image in self.images])
+        return high < age, low >= age
 
 
-def evaluate(
-    images: Sequence[LabelledImage],
-    pipeline: Pipeline,
+def estimate_all(
+    faces: Faces,
+    questions: Iterable[tuple[str, str]],
     *,
     seed: int = 0,
-    resamples: int = 2000,
+    threads: int = 0,
     workers: int | None = None,
     advance: Callable[[], None] = lambda: None,
-) -> Report:
-    """Estimate the age of every face behind the pipeline's approach and compare with the labels.
+) -> dict[tuple[str, str], Estimates]:
+    """Estimate every face behind some approaches with some models; each face is cropped once.
+
+    A face that one of the approaches cannot process is left out of all.
 
     Args:
-        images: Faces with exact ages.
-        pipeline: Detector, approach and model.
-        seed: Of the bootstrap and of the mosaic's draws (one stream for each face); ciphers draw fresh keys.
-        resamples: Of the bootstrap.
+        faces: From `open_faces` or `photographs`.
+        questions: Approach and model: a name or alias in `ageveil.anonymization.APPROACHES`, and a name in
+            `ageveil.estimation.MODELS`. One that comes twice is answered once.
+        seed: Of the mosaic's draws (one stream for each face); ciphers draw fresh keys.
+        threads: Threads of a network; 0 lets it use all cores.
         workers: Threads that prepare faces; by default one for each core.
         advance: Called after each face.
 
+    Returns:
+        (approach, model) -> estimates; the approach by its name.
+
     Raises:
-        ValueError: `seed` lies outside 0..2**64 - 1.
-        DataError: No face of the data set can be used, or none has an age in a group.
+        ValueError: `seed` lies outside 0..2**64 - 1, an approach or model is unknown or missing, or a model
+            that knows the eight groups only is asked about other bins of ages.
+        DataError: No face of the data set can be used.
     """
     if not 0 <= seed < 2**64:
         raise ValueError(f"a seed lies from 0 to 2**64 - 1, got {seed}")
-    single = replace(pipeline, options=replace(pipeline.options, threads=1))
+    found: dict[tuple[str, str], list[AgeDistribution]] = {
+        (anonymization.get_approach(name).name, model): [] for name, model in questions
+    }
+    if not found:
+        raise ValueError("expected one approach and one model or more")
+    _check_resolutions({model for _, model in found}, faces.dataset)
+    names = list(dict.fromkeys(name for name, _ in found))
 
-    def prepare(numbered: tuple[int, LabelledImage]) -> AnonymizedFace:
-        index, labelled = numbered
-        image = read_image(labelled.path, limits=single.limits)
-        crop = canonical_crop(image, single, aligned=labelled.aligned)
-        draws = ChaChaDraws(seed.to_bytes(16, "big") + index.to_bytes(16, "big"))
-        return anonymization.anonymize_crop(crop, single.approach, rng=draws)
+    def prepare(index: int) -> list[AnonymizedFace]:
+        crop, key = faces.crop(index), seed.to_bytes(16, "big") + index.to_bytes(16, "big")
+        return [anonymization.anonymize_crop(crop, name, rng=ChaChaDraws(key)) for name in names]
 
-    left_out: Counter[str] = Counter()
-    ages: list[int] = []
-    distributions: list[AgeDistribution] = []
-    batch: list[AnonymizedFace] = []
-    for labelled, face in zip(images, map_ordered(prepare, enumerate(images), workers), strict=True):
+    left_out = Counter(faces.left_out)
+    images: list[LabelledImage] = []
+    # Closed here rather than some time later, so that an error leaves no thread behind.
+    with contextlib.closing(map_ordered(prepare, range(len(faces.images)), workers)) as prepared:
+        together = zip(faces.images, prepared, strict=True)
+        for batch in _batches(together, max(1, _BATCH // len(names)), left_out, advance):
+            images += [labelled for labelled, _ in batch]
+            for (name, model), distributions in found.items():
+                column = [copies[names.index(name)] for _, copies in batch]
+                distributions.extend(estimation.estimate(column, model, threads=threads))
+    if not images:
+        raise DataError("no face of the data set could be used")
+    kept, counts = tuple(images), dict(left_out)
+    return {
+        key: Estimates(faces.dataset, kept, tuple(distributions), *key, faces.total, counts)
+        for key, distributions in found.items()
+    }
+
+
+def _batches(
+    prepared: Iterable[tuple[LabelledImage, list[AnonymizedFace] | AgeveilError]],
+    size: int,
+    left_out: Counter[str],
+    advance: Callable[[], None],
+) -> Iterator[list[tuple[LabelledImage, list[AnonymizedFace]]]]:
+    """Gather so many usable faces at a time, counting the others by reason."""
+    batch: list[tuple[LabelledImage, list[AnonymizedFace]]] = []
+    for labelled, copies in prepared:
         advance()
-        if isinstance(face, AgeveilError):
-            left_out[_reason(face)] += 1
+        if isinstance(copies, AgeveilError):
+            left_out[left_out_reason(copies)] += 1
             continue
-        batch.append(face)
-        ages.append(_exact_age(labelled))
-        if len(batch) == _CHUNK:
-            distributions += estimation.estimate(batch, pipeline.model, threads=pipeline.options.threads)
-            batch.clear()
-    distributions += estimation.estimate(batch, pipeline.model, threads=pipeline.options.threads)
-    return _report(np.array(ages, np.int64), distributions, dict(left_out), pipeline, seed, resamples)
+        batch.append((labelled, copies))
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
 
 
-def _exact_age(labelled: LabelledImage) -> int:
-    if labelled.age is None:
-        raise DataError(f"{labelled.path.name}: an exact age is needed, the label is an interval")
-    return labelled.age
+def _check_resolutions(models: Iterable[str], dataset: str) -> None:
+    for model in models:
+        if estimation.get_model(model).info.resolution == "group" and dataset in _OWN_BINS:
+            raise ValueError(f"{model} knows the paper's eight groups only, {dataset} has bins of its own")
 
 
-def _reason(error: AgeveilError) -> str:
-    """Why a face was left out, in a few words. An error that is not of the face ends the evaluation."""
-    for kind, reason in (
-        (NoFaceError, "no face found"),
-        (SeveralFacesError, "several faces"),
-        (FaceError, "unusable face"),
-        (ImageError, "unreadable picture"),
-    ):
-        if isinstance(error, kind):
-            return reason
-    raise error
+# Scores -----------------------------------------------------------------------------------------------------
 
 
-def _report(
-    ages: NDArray[np.int64],
-    distributions: Sequence[AgeDistribution],
-    left_out: dict[str, int],
-    pipeline: Pipeline,
-    seed: int,
-    resamples: int,
-) -> Report:
-    groups = metrics.group_indices(ages) if len(ages) else np.empty(0, np.int64)
-    inside = groups != metrics.BETWEEN_GROUPS
-    if not inside.any():
-        raise DataError("no face with an age in one of the eight groups could be used")
-    true = groups[inside]
-    predicted = np.array([distribution.group for distribution in distributions])[inside]
-    expected = np.array([distribution.expected for distribution in distributions])
+@dataclass(frozen=True, slots=True)
+class TailError:
+    """How far P(age >= T) is from the truth.
+
+    Attributes:
+        misjudged: Share in percent on the other side of one half than the truth, with its bootstrap interval.
+        brier: Mean squared distance from the truth, with its bootstrap interval.
+        faces: Faces whose label lies on one side of T.
+    """
+
+    misjudged: Estimate
+    brier: Estimate
+    faces: int
+
+    def to_json(self) -> dict[str, Any]:
+        """The error as JSON values."""
+        return {
+            "misjudged": as_json(self.misjudged), "brier": as_json(self.brier), "faces": self.faces,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """How well ages were estimated. Accuracies in percent, errors in years, with 95 % intervals.
+
+    Groups are the paper's eight, or a data set's own bins of ages (FairFace has nine).
+
+    Attributes:
+        exact: Share of `faces` whose most probable group is the true one. Bootstrapped, as the next three.
+        one_off: Share whose most probable group is the true one or a neighbour.
+        macro_exact: Mean over the groups of the share that is exact.
+        mae_years: Mean absolute error of the expected age over faces of exact age; None where there are none.
+        recall: Group -> its share that is exact, Clopper-Pearson, and its faces; None for a group without.
+        tail_error: T -> error of P(age >= T), for data sets whose protocol asks for it.
+        faces: Faces whose true age lies in a group.
+        faces_all: Faces that were estimated.
+        total: Faces before any was left out.
+        left_out: Number of faces that could not be used, by reason.
+        approach: How faces were anonymized.
+        model: The estimator.
+        licence: Of its weights.
+    """
+
+    exact: Estimate
+    one_off: Estimate
+    macro_exact: Estimate
+    mae_years: Estimate | None
+    recall: Mapping[str, tuple[Estimate, int] | None]
+    tail_error: Mapping[int, TailError]
+    faces: int
+    faces_all: int
+    total: int
+    left_out: Mapping[str, int]
+    approach: str
+    model: str
+    licence: str
+
+    @property
+    def left_out_share(self) -> float:
+        """Share of the faces that was left out, a fraction in [0, 1]."""
+        return sum(self.left_out.values()) / self.total
+
+    @property
+    def comparable(self) -> bool:
+        """Were so few faces left out that the figures can stand beside others?"""
+        return self.left_out_share <= COMPARABLE
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as JSON values."""
+        return {
+            "exact": as_json(self.exact),
+            "one_off": as_json(self.one_off),
+            "macro_exact": as_json(self.macro_exact),
+            "mae_years": as_json(self.mae_years),
+            "recall": {
+                name: None if found is None else {**_figure(found[0]), "faces": found[1]}
+                for name, found in self.recall.items()
+            },
+            "tail_error": {str(age): error.to_json() for age, error in self.tail_error.items()},
+            "faces": self.faces,
+            "faces_all": self.faces_all,
+            "left_out": dict(self.left_out),
+            "left_out_share": self.left_out_share,
+            "comparable": self.comparable,
+            "approach": self.approach,
+            "model": self.model,
+            "licence": self.licence,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """The scores of a part of a data set, as in `Report`; the shares' intervals are Clopper-Pearson.
+
+    Attributes:
+        value: What the faces of this part share; None where the data set does not tell.
+        faces: Faces whose true age lies in a group.
+        faces_all: Faces that were estimated.
+        exact: None where no face's age lies in a group.
+        one_off: As `exact`.
+        mae_years: None where no age is exact.
+    """
+
+    value: str | None
+    faces: int
+    faces_all: int
+    exact: Estimate | None
+    one_off: Estimate | None
+    mae_years: Estimate | None
+
+    @property
+    def few(self) -> bool:
+        """So few faces that the figures say little."""
+        return self.faces < FEW
+
+    def to_json(self) -> dict[str, Any]:
+        """The row as JSON values."""
+        return {
+            "value": self.value,
+            "faces": self.faces,
+            "faces_all": self.faces_all,
+            "few": self.few,
+            "exact": as_json(self.exact),
+            "one_off": as_json(self.one_off),
+            "mae_years": as_json(self.mae_years),
+        }
+
+
+def as_json(estimate: Estimate | None) -> dict[str, float] | None:
+    """A figure with its interval as JSON values; None stays None."""
+    return None if estimate is None else _figure(estimate)
+
+
+def _figure(estimate: Estimate) -> dict[str, float]:
+    return {"value": estimate.value, "low": estimate.low, "high": estimate.high}
+
+
+def score(estimates: Estimates, *, seed: int = 0, resamples: int = 2000) -> Report:
+    """Compare estimates with the labels.
+
+    Args:
+        estimates: From `estimate_all`.
+        seed: Of the bootstrap.
+        resamples: Of the bootstrap.
+
+    Raises:
+        DataError: No face has an age in a group.
+    """
+    true, predicted = grouped(estimates)
+    classes = len(estimates.bins)
 
     def percent(metric: Callable[..., float]) -> Estimate:
         return bootstrap(
-            lambda weights: 100 * metric(predicted, true, weights=weights),
+            lambda weights: 100 * metric(predicted, true, weights=weights, classes=classes),
             len(true),
             resamples=resamples,
             seed=seed,
@@ -206,15 +469,154 @@ def _report(
         exact=percent(metrics.exact_accuracy),
         one_off=percent(metrics.one_off_accuracy),
         macro_exact=percent(metrics.macro_exact_accuracy),
-        mae_years=bootstrap(
-            lambda weights: metrics.mean_absolute_error(expected, ages, weights=weights),
-            len(ages),
+        mae_years=_mean_error(estimates, np.ones(len(estimates.images), np.bool_), seed, resamples),
+        recall={
+            name: _share_in_percent((predicted == true)[true == index])
+            for index, name in enumerate(estimates.bin_names)
+        },
+        tail_error={
+            age: _tail_error(estimates, age, seed, resamples) for age in _OWN_TAILS.get(estimates.dataset, ())
+        },
+        faces=len(true),
+        faces_all=len(estimates.images),
+        total=estimates.total,
+        left_out=estimates.left_out,
+        approach=estimates.approach,
+        model=estimates.model,
+        licence=estimation.get_model(estimates.model).info.licence,
+    )
+
+
+def score_by(estimates: Estimates, trait: Trait, *, seed: int = 0, resamples: int = 2000) -> tuple[Row, ...]:
+    """Compare estimates with the labels for each gender, race or age group alone.
+
+    Args:
+        estimates: From `estimate_all`.
+        trait: What the data set is parted by, one of `TRAITS`.
+        seed: Of the bootstrap.
+        resamples: Of the bootstrap.
+
+    Returns:
+        A row for each value that occurs: groups by age, others by name, those whose label says nothing last.
+        Ages between groups have no row.
+
+    Raises:
+        ValueError: Unknown trait.
+    """
+    if trait not in TRAITS:
+        raise ValueError(f"unknown trait {trait!r}; choose one of {', '.join(TRAITS)}")
+    true, predicted = estimates.true_bins, estimates.bin_probabilities.argmax(axis=1)
+    if trait == "group":
+        values = [None if index < 0 else estimates.bin_names[index] for index in true.tolist()]
+        order: list[str | None] = [name for name in estimates.bin_names if name in values]
+    else:
+        values = [getattr(image, trait) for image in estimates.images]
+        order = sorted({value for value in values if value is not None})
+        order += [None] if None in values else []
+    rows = []
+    for value in order:
+        chosen = np.array([found == value for found in values])
+        inside = chosen & (true != metrics.BETWEEN_GROUPS)
+        off = np.abs(predicted - true)[inside]
+        exact, one_off = _share_in_percent(off == 0), _share_in_percent(off <= 1)
+        rows.append(
+            Row(
+                value,
+                int(inside.sum()),
+                int(chosen.sum()),
+                exact and exact[0],
+                one_off and one_off[0],
+                _mean_error(estimates, chosen, seed, resamples),
+            )
+        )
+    return tuple(rows)
+
+
+def grouped(estimates: Estimates) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """True and predicted groups of the faces whose age lies in a group, each of shape (M,).
+
+    Raises:
+        DataError: There are none.
+    """
+    true = estimates.true_bins
+    inside = true != metrics.BETWEEN_GROUPS
+    if not inside.any():
+        raise DataError("no face with an age in one of the groups could be used")
+    return true[inside], estimates.bin_probabilities.argmax(axis=1)[inside]
+
+
+def _share_in_percent(hits: NDArray[np.bool_]) -> tuple[Estimate, int] | None:
+    """The share of hits with its Clopper-Pearson interval, and out of how many; None without any."""
+    if not hits.size:
+        return None
+    share = clopper_pearson(int(hits.sum()), len(hits))
+    return Estimate(100 * share.value, 100 * share.low, 100 * share.high), len(hits)
+
+
+def _mean_error(
+    estimates: Estimates, chosen: NDArray[np.bool_], seed: int, resamples: int
+) -> Estimate | None:
+    known, ages = estimates.exact_ages
+    ages, expected = ages[chosen[known]], estimates.expected[known & chosen]
+    if not len(ages):
+        return None
+    return bootstrap(
+        lambda weights: metrics.mean_absolute_error(expected, ages, weights=weights),
+        len(ages),
+        resamples=resamples,
+        seed=seed,
+    )
+
+
+def _tail_error(estimates: Estimates, age: int, seed: int, resamples: int) -> TailError:
+    under, over = estimates.sides(age)
+    told = under | over
+    said, happened = estimates.at_least(age)[told], over[told]
+
+    def estimate(metric: Callable[..., float], unit: float) -> Estimate:
+        return bootstrap(
+            lambda weights: unit * metric(said, happened, weights=weights),
+            len(said),
             resamples=resamples,
             seed=seed,
-        ),
-        faces=len(true),
-        faces_all=len(ages),
-        left_out=left_out,
-        approach=anonymization.get_approach(pipeline.approach).name,
-        model=pipeline.model,
+        )
+
+    return TailError(
+        estimate(metrics.misjudged_share, 100), estimate(metrics.brier_score, 1), int(told.sum())
     )
+
+
+def evaluate(
+    images: Sequence[LabelledImage],
+    pipeline: Pipeline,
+    *,
+    dataset: str = "utkface",
+    seed: int = 0,
+    resamples: int = 2000,
+    workers: int | None = None,
+    advance: Callable[[], None] = lambda: None,
+) -> Report:
+    """Estimate the age of every face behind the pipeline's approach and compare with the labels.
+
+    Args:
+        images: Labelled pictures.
+        pipeline: Detector, approach and model.
+        dataset: Where they are from; it says over which bins of ages is scored.
+        seed: Of the bootstrap and of the mosaic's draws.
+        resamples: Of the bootstrap.
+        workers: Threads that prepare faces; by default one for each core.
+        advance: Called after each face.
+
+    Raises:
+        ValueError: As `estimate_all`.
+        DataError: No face of the data set can be used, or none has an age in a group.
+    """
+    (estimates,) = estimate_all(
+        photographs(images, pipeline, dataset=dataset),
+        [(pipeline.approach, pipeline.model)],
+        seed=seed,
+        threads=pipeline.options.threads,
+        workers=workers,
+        advance=advance,
+    ).values()
+    return score(estimates, seed=seed, resamples=resamples)

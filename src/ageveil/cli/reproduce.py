@@ -1,0 +1,261 @@
+"""`ageveil reproduce`: the paper's tables and figures from a data set, as one page and one JSON record."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ageveil.cli import options
+from ageveil.cli.output import console, print_json, progress, shown
+
+if TYPE_CHECKING:
+    from ageveil.evaluation.accuracy import Faces
+    from ageveil.pipeline import Pipeline
+
+
+def reproduce(
+    data: Annotated[
+        str, typer.Option(help="Faces to report on, as utkface:DIR; or prepared:DIR, their crops.")
+    ],
+    out: Annotated[Path, typer.Option(help="Directory for index.html and report.json; made if missing.")],
+    models: Annotated[
+        str | None,
+        typer.Option(
+            help="With commas between: the paper's baseline, its attention model, any others. By default "
+            "vgg16, vgg16-attention and the default model, as far as they are there."
+        ),
+    ] = None,
+    validation: Annotated[
+        str | None,
+        typer.Option(help="Faces, named as in --data, on which the threshold of the minors' share is fixed."),
+    ] = None,
+    portrait: Annotated[
+        list[Path] | None,
+        typer.Option(help="A portrait that may be shown, for Fig. 1 and Fig. 3; may be given several times."),
+    ] = None,
+    no_faces: Annotated[
+        bool, typer.Option("--no-faces", help="Show no photograph of the data set, only portraits.")
+    ] = False,
+    detector: options.Detector = "centerface",
+    landmarks: options.Landmarks = "5",
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Only so many faces, drawn at random with --seed.")
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Of the bootstrap, the samples and the mosaic's draws.")
+    ] = 0,
+    workers: options.Workers = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> int:
+    """Reproduce the paper: Tables I and II, Figures 1, 3 and 4, and what else tells how good the models are.
+
+    Accuracy, error in years, confusion, calibration, operating curves and the minors judged 18 or over, with
+    intervals. The page shows the BARE FACES of the portraits and, without --no-faces, masked faces of the
+    data set. Needs the extra "report".
+    """
+    start = time.monotonic()
+    from ageveil import pipeline
+    from ageveil.evaluation import accuracy, page, plots, report
+    from ageveil.image import write_text
+
+    plots.check_installed()
+    _make_directory(out)
+    names = _models(models)
+    pairs = report.questions(names)
+    way = pipeline.Pipeline(model=names[0], detector=detector, landmarks=landmarks, allow_others=True)
+    # Portraits first: what is wrong with one shows before the long work.
+    sheets, responses = _portraits(portrait or [], names, way, seed)
+    faces = accuracy.open_faces(data, way, limit=limit, seed=seed)
+    fixing = accuracy.open_faces(validation, way, limit=limit, seed=seed) if validation else None
+
+    def answer(asked: Faces, title: str) -> dict[tuple[str, str], accuracy.Estimates]:
+        with progress(title, len(asked.images), quiet=quiet) as bar:
+            return accuracy.estimate_all(asked, pairs, seed=seed, workers=workers, advance=bar.advance)
+
+    found = answer(faces, "faces")
+    record = report.build(
+        found, names, validation=answer(fixing, "validation") if fixing else None, seed=seed
+    )
+    record["run"] = _run(data, validation, limit, faces.labels_left_out, time.monotonic() - start)
+    shown_faces = () if no_faces else _qualitative(record["qualitative"], found["mask", names[0]], faces)
+    pictures = page.Pictures(sheets, responses, shown_faces)
+    # A record of names alone: where photographs are left out, so is which they were.
+    if no_faces:
+        for row in record["qualitative"]:
+            del row["face"]
+    write_text(out / "index.html", page.render(record, pictures))
+    write_text(out / "report.json", report.as_text(record))
+    summary = {"page": str(out / "index.html"), "report": str(out / "report.json")}
+    if as_json:
+        print_json(summary)
+    elif not quiet:
+        _show(record, out)
+    return 0
+
+
+def _models(text: str | None) -> list[str]:
+    from ageveil import estimation
+
+    if text is not None:
+        return [name.strip() for name in text.split(",")]
+    wanted = dict.fromkeys(("vgg16", "vgg16-attention", estimation.DEFAULT_MODEL))
+    return [name for name in wanted if name in estimation.MODELS]
+
+
+def _make_directory(out: Path) -> None:
+    from ageveil.errors import OutputError
+
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot write to {str(out)!r}: {error.strerror}") from error
+
+
+# Pictures ---------------------------------------------------------------------------------------------------
+
+
+def _portraits(photos: Sequence[Path], models: Sequence[str], way: Pipeline, seed: int) -> tuple[Any, Any]:
+    """Approach sheets, and rows of response maps from the models that have them."""
+    from ageveil.draws import ChaChaDraws
+    from ageveil.evaluation import figures
+    from ageveil.evaluation.page import Picture
+    from ageveil.image import read_image
+
+    sheets, rows = [], []
+    for photo in photos:
+        _, crop = way.align_viewer(read_image(photo))
+        name = photo.stem.replace("_", " ")
+        sheet = figures.approach_sheet(crop, rng=ChaChaDraws(seed.to_bytes(32, "big")))
+        sheets.append(Picture(sheet, f"{name}: one face through every approach, labelled"))
+        row = [picture for model in models for picture in _responses(crop, model, name)]
+        if row:
+            rows.append((Picture(crop.pixels, f"{name}, the bare face", (name, "original")), *row))
+    return tuple(sheets), tuple(rows)
+
+
+def _responses(crop: Any, model: str, name: str) -> list[Any]:
+    from ageveil import anonymization, estimation
+    from ageveil.evaluation import figures
+    from ageveil.evaluation.page import Picture
+    from ageveil.types import AGE_GROUP_NAMES
+
+    pictures = []
+    for approach in ("original", "mask"):
+        face = anonymization.anonymize_crop(crop, approach)
+        try:
+            (maps,) = estimation.response_maps([face], model)
+        except ValueError:  # a model without maps
+            return []
+        (distribution,) = estimation.estimate([face], model)
+        group = distribution.group
+        said = f"{AGE_GROUP_NAMES[group]} ({100 * distribution.groups[group]:.0f} %)"
+        overlay = figures.response_overlay(face.pixels, maps[group])
+        alt = f"{name}, {approach}: response map of {model} for {AGE_GROUP_NAMES[group]}"
+        pictures.append(Picture(overlay, alt, (f"{model}, {approach}", said)))
+    return pictures
+
+
+def _qualitative(rows: Sequence[Mapping[str, Any]], judged: Any, faces: Faces) -> tuple[Any, ...]:
+    """The drawn faces behind the mask, with what was said of them."""
+    from ageveil import anonymization
+    from ageveil.evaluation.page import Picture
+
+    pictures = []
+    for row in rows:
+        index = faces.images.index(judged.images[row["face"]])
+        masked = anonymization.anonymize_crop(faces.crop(index), "mask")
+        said = [f"{model}: {group}" for model, group in row["said"].items()]
+        marks = ["good" if group == row["true"] else "bad" for group in row["said"].values()]
+        alt = f"a masked face of {row['true']}; {', '.join(said)}"
+        pictures.append(Picture(masked.pixels, alt, (f"true: {row['true']}", *said), ("", *marks)))
+    return tuple(pictures)
+
+
+# Circumstances ----------------------------------------------------------------------------------------------
+
+
+def _run(
+    data: str, validation: str | None, limit: int | None, labels_left_out: Mapping[str, int], seconds: float
+) -> dict[str, Any]:
+    """How the figures came about."""
+    packages = ("numpy", "onnxruntime", "opencv-python-headless")
+    return {
+        "command": _without_folder(shlex.join(["ageveil", *sys.argv[1:]])),
+        "commit": _commit(),
+        "version": version("ageveil"),
+        "date": datetime.now(UTC).date().isoformat(),
+        "data": _without_folder(data),
+        "validation": None if validation is None else _without_folder(validation),
+        "limit": limit,
+        "labels_left_out": dict(labels_left_out),
+        "hardware": f"{_processor()}, {os.cpu_count()} cores, {platform.machine()}",
+        "software": ", ".join(
+            [
+                f"Python {platform.python_version()}",
+                *(f"{package} {version(package)}" for package in packages),
+            ]
+        ),
+        "seconds": round(seconds),
+    }
+
+
+def _without_folder(text: str) -> str:
+    """Name the folder of real faces as a reader can: by its variable."""
+    folder = os.environ.get("AGEVEIL_DATA")
+    return text.replace(folder.rstrip("/"), "$AGEVEIL_DATA") if folder else text
+
+
+def _commit() -> str:
+    """The commit of the checkout that runs, marked where files differ from it; else the version."""
+    here = Path(__file__).parent
+    commands = (
+        # Tracked here? A package that is merely installed below somebody's repository is not of its commit.
+        ["git", "ls-files", "--error-unmatch", "app.py"],
+        ["git", "describe", "--always", "--dirty", "--exclude=*", "--abbrev=12"],
+    )
+    told = ""
+    for command in commands:
+        try:
+            ended = subprocess.run(command, cwd=here, capture_output=True, text=True, check=True)  # noqa: S603
+        except (OSError, subprocess.CalledProcessError):
+            return f"version {version('ageveil')}"
+        told = ended.stdout.strip()
+    return told
+
+
+def _processor() -> str:
+    """What the processor calls itself."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+    except OSError:
+        lines = []
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.processor() or "unknown processor"
+
+
+def _show(record: dict[str, Any], out: Path) -> None:
+    from rich.table import Table
+
+    table = Table("model", "approach", "exact, %", "1-off, %")
+    for row in record["records"]:
+        figures = ("{value:.1f} ({low:.1f} to {high:.1f})".format(**row[key]) for key in ("exact", "one_off"))
+        table.add_row(row["model"], row["approach"], *figures)
+    screen = console()
+    screen.print(table)
+    if not record["comparable"]:
+        screen.print(
+            f"[red]not comparable[/]: {100 * record['left_out_share']:.1f} % of the faces were left out"
+        )
+    screen.print(f"{shown(out / 'index.html')}  [bold]{shown(out / 'report.json')}[/]")
