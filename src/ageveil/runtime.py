@@ -68,6 +68,13 @@ def locate(weights: Weights) -> Path:
     return path
 
 
+def is_installed(weights: Weights) -> bool:
+    """Whether a weight file is there, in an installed package; its checksum is not looked at."""
+    spec = importlib.util.find_spec(weights.package)
+    folders = (spec.submodule_search_locations if spec else None) or []
+    return any(Path(folder, weights.file).is_file() for folder in folders)
+
+
 @functools.cache
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:

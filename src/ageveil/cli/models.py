@@ -10,7 +10,7 @@ from ageveil.cli.output import console, print_json
 
 def models(as_json: options.Json = False) -> int:
     """List the estimators with version, licence, resolution and source."""
-    from ageveil.estimation import DEFAULT_MODEL, MODELS
+    from ageveil.estimation import MODELS, default_model
 
     if as_json:
         print_json([asdict(entry.info) for entry in MODELS.values()])
@@ -20,7 +20,7 @@ def models(as_json: options.Json = False) -> int:
     table = Table("model", "version", "licence", "resolution", "source")
     for entry in MODELS.values():
         info = entry.info
-        name = f"{info.name} (default)" if info.name == DEFAULT_MODEL else info.name
+        name = f"{info.name} (default)" if info.name == default_model() else info.name
         table.add_row(name, info.version, info.licence, info.resolution, info.source)
     console().print(table)
     return 0

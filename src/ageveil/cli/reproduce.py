@@ -110,7 +110,7 @@ def _models(text: str | None) -> list[str]:
 
     if text is not None:
         return [name.strip() for name in text.split(",")]
-    wanted = dict.fromkeys(("vgg16", "vgg16-attention", estimation.DEFAULT_MODEL))
+    wanted = dict.fromkeys(("vgg16", "vgg16-attention", estimation.default_model()))
     return [name for name in wanted if name in estimation.MODELS]
 
 

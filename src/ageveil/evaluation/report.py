@@ -73,7 +73,7 @@ def questions(models: Sequence[str]) -> list[tuple[str, str]]:
     for place, model in enumerate(models):
         estimation.get_model(model)
         names: Sequence[str] = (PAPER_APPROACHES, ATTENTION_APPROACHES, ())[min(place, 2)]
-        if place >= 2 or model == estimation.DEFAULT_MODEL:
+        if place >= 2 or model == estimation.default_model():
             names = tuple(anonymization.APPROACHES)
         pairs += [(name, model) for name in names]
     return pairs

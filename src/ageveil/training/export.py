@@ -8,7 +8,7 @@ import os
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
@@ -32,6 +32,9 @@ from ageveil.types import AGE_GROUP_NAMES, MAX_AGE, AnonymizedFace, age_group
 
 TOLERANCE = 1e-3
 """Largest difference between a probability from PyTorch and from ONNX Runtime."""
+
+Sample = tuple[NDArray[np.uint8], NDArray[np.bool_]]
+"""Crops, shape (N, S, S, 3), RGB, and their eye masks, shape (N, S, S), True inside the eye region."""
 
 Precision = Literal["float32", "float16", "int8"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)
@@ -87,7 +90,8 @@ def export(
     *,
     metadata: Mapping[str, Any],
     precision: Precision = "float16",
-    sample: tuple[NDArray[np.uint8], NDArray[np.bool_]],
+    sample: Sample,
+    calibrate: Callable[[Session], Mapping[str, float]] = lambda _: {},
 ) -> Exported:
     """Write a network as ONNX, and compare it with the network on real crops.
 
@@ -102,6 +106,8 @@ def export(
         precision: Of the stored weights. They are widened when the file is loaded; "int8" has one scale for
             each output channel.
         sample: Crops and eye masks to compare on.
+        calibrate: The graph, with its weights as stored -> a temperature for each approach; they travel
+            along as `temperatures`.
 
     Raises:
         ModelError: PyTorch and ONNX Runtime differ by more than 1e-3; nothing is written.
@@ -112,24 +118,17 @@ def export(
     with torch.inference_mode():
         expected = served(crops, masks)[0].numpy()
     model = _graph(served, (crops[:2], masks[:2]))
-    _describe(model, network, metadata)
-    difference = float(np.abs(_run(model, sample) - expected).max())
+    difference = float(np.abs(_open(model).run(crops=sample[0], eye_mask=sample[1])[0] - expected).max())
     if not difference <= TOLERANCE:  # NaN must not pass
-        raise ModelError(
-            f"PyTorch and ONNX Runtime differ by {difference:.2g}, at most {TOLERANCE} is allowed"
-        )
+        raise ModelError(f"PyTorch and ONNX Runtime differ by {difference:.2g}, at most {TOLERANCE} may be")
     if precision != "float32":
         round_weights(model, precision)
-    rounding = float(np.abs(_run(model, sample) - expected).max())
+    session = _open(model)
+    rounding = float(np.abs(session.run(crops=sample[0], eye_mask=sample[1])[0] - expected).max())
+    temperatures = calibrate(session)
+    _describe(model, network, {**metadata, "temperatures": dict(temperatures)})
     data = model.SerializeToString()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.part")
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written: {error.strerror}") from error
-    temperatures = metadata.get("temperatures", {})
+    _write(path, data)
     digest = hashlib.sha256(data).hexdigest()
     return Exported(path, len(data), digest, precision, difference, rounding, temperatures)
 
@@ -179,16 +178,15 @@ def export_run(
         "recipe": recipe.digest(),
         "inputs": "crops: RGB canonical crops, uint8; eye_mask: True inside the eye region",
     }
-    first = export(network, out, metadata=metadata, precision=stored, sample=sample)
-    session = Session(out)
-    temperatures = {}
-    for approach in anonymization.APPROACHES:
-        temperatures[approach] = _temperature(session, pool, validation, approach)
-        advance()
-    second = export(
-        network, out, metadata={**metadata, "temperatures": temperatures}, precision=stored, sample=sample
-    )
-    return replace(second, difference=max(first.difference, second.difference))
+
+    def calibrate(session: Session) -> dict[str, float]:
+        temperatures = {}
+        for approach in anonymization.APPROACHES:
+            temperatures[approach] = _temperature(session, pool, validation, approach)
+            advance()
+        return temperatures
+
+    return export(network, out, metadata=metadata, precision=stored, sample=sample, calibrate=calibrate)
 
 
 def _temperature(session: Session, pool: FacePool, validation: NDArray[np.int64], approach: str) -> float:
@@ -211,7 +209,7 @@ def _anonymized(pool: FacePool, index: int, approach: str) -> AnonymizedFace:
     return anonymization.anonymize_crop(pool.crop(index), approach)
 
 
-def _stacked(faces: Sequence[AnonymizedFace]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+def _stacked(faces: Sequence[AnonymizedFace]) -> Sample:
     return np.stack([face.pixels for face in faces]), np.stack([face.eye_mask for face in faces])
 
 
@@ -281,8 +279,25 @@ def _describe(model: onnx.ModelProto, network: AgeNetwork, metadata: Mapping[str
         model.metadata_props.add(key=key, value=json.dumps(value))
 
 
-def _run(model: onnx.ModelProto, sample: tuple[NDArray[np.uint8], NDArray[np.bool_]]) -> NDArray[np.float32]:
+def _open(model: onnx.ModelProto) -> Session:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model.onnx")
         path.write_bytes(model.SerializeToString())
-        return Session(path).run(crops=sample[0], eye_mask=sample[1])[0]
+        return Session(path)
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write a file: all of it or nothing.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error.strerror}") from error
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,140 @@
+"""The report: its figures by hand, its page without a photograph or an address."""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ageveil import estimation
+from ageveil.evaluation import accuracy, figures, page, plots, report
+from ageveil.training.labels import LabelledImage
+from ageveil.types import AgeDistribution
+
+AGES = [1, 5, 10, 14, 17, 17, 28, 28, 40, 50, 70, 70]
+
+
+def answers(models, years):
+    """Estimates that say one year with certainty: model -> years."""
+    images = tuple(LabelledImage(Path(f"{i}.jpg"), age, age) for i, age in enumerate(AGES))
+    info = estimation.get_model("dlib-age").info
+    found = {}
+    for approach, model in report.questions(models):
+        rows = np.eye(101)[years[model]]
+        said = tuple(AgeDistribution.from_years(row, approach=approach, model=info) for row in rows)
+        found[approach, model] = accuracy.Estimates(
+            "utkface", images, said, approach, model, 13, {"no face found": 1}
+        )
+    return found
+
+
+@pytest.fixture(scope="module")
+def other():
+    """A second model, the same network under another name."""
+    entry = estimation.get_model("dlib-age")
+    with pytest.MonkeyPatch.context() as patch:
+        second = replace(entry, info=replace(entry.info, name="second"))
+        patch.setattr(estimation, "MODELS", {**estimation.MODELS, "second": second})
+        yield "second"
+
+
+@pytest.fixture(scope="module")
+def built(other):
+    # The second model is right; the first takes both of 28 years for 40, a neighbour.
+    years = {"dlib-age": [*AGES[:6], 40, 40, *AGES[8:]], other: AGES}
+    models = ["dlib-age", other]
+    record = report.build(answers(models, years), models, resamples=50)
+    record["run"] = {
+        "command": "ageveil reproduce <&>", "commit": "0", "version": "0", "date": "2020-01-01",
+        "data": "utkface:x", "validation": None, "limit": None, "labels_left_out": {}, "hardware": "h",
+        "software": "s", "seconds": 1,
+    }  # fmt: skip
+    return record
+
+
+def test_the_papers_tables_by_hand(built):
+    rows = {(row["kind"], row["approach"]): row for row in built["table_1"]}
+    assert rows["uniform", None]["paper"] == {"exact": 12.5, "one_off": 37.5}
+    assert rows["uniform", None]["exact"]["value"] == 12.5
+    # Eleven faces lie in a group, 14 in none; the second model has all of them right.
+    assert rows["model", "mask"]["exact"]["value"] == pytest.approx(100 * 9 / 11)
+    assert rows["model", "mask"]["one_off"]["value"] == 100
+    assert rows["model", "mask"]["paper"] == {"exact": 54.60, "one_off": 83.77}
+    two = [
+        (row["model"], row["approach"], row["paper"] and row["paper"]["exact"]) for row in built["table_2"]
+    ]
+    assert two == [
+        ("dlib-age", "mask", 54.60), ("second", "mask", 58.78), ("dlib-age", "mosaic", 56.96),
+        ("second", "mosaic", 59.79), ("dlib-age", "original", 66.50), ("second", "original", None),
+    ]  # fmt: skip
+    for row in built["differences"]:
+        assert row["exact"]["value"] == pytest.approx(100 * 2 / 11)
+        assert row["one_off"] == {"value": 0, "low": 0, "high": 0}
+
+
+def test_minors_are_judged_at_the_threshold_of_the_adults(built):
+    found = built["records"][0]["minors"]
+    assert (found["threshold"], found["threshold_from"]) == (1, "the reported faces")
+    assert (found["13-17"]["judged_over"], found["13-17"]["faces"], found["15-17"]["faces"]) == (0, 3, 2)
+
+
+def test_a_perfect_model_is_calibrated(built):
+    second = next(item for item in built["records"] if item["model"] == "second")
+    assert [item["ece"] for item in second["calibration"].values()] == [0, 0, 0, 0]
+    assert np.trace(second["confusion"]) == np.sum(second["confusion"]) == 11
+
+
+def test_the_report_as_text(built):
+    text = report.as_text(built)
+    assert json.loads(text) == built
+    assert set(built) == {
+        "report_version", "dataset", "seed", "resamples", "faces", "faces_all", "faces_before", "left_out",
+        "left_out_share", "comparable", "bins", "label_mix", "models", "records", "table_1", "table_2",
+        "differences", "qualitative", "run",
+    }  # fmt: skip
+    assert (built["faces"], built["faces_all"], built["comparable"]) == (11, 12, False)
+
+
+def test_the_page_fetches_nothing_and_shows_no_photograph_unasked(built):
+    html = page.render(built, page.Pictures())
+    assert not re.search(r"https?:|//[a-z]|<script|<link|@import|<img|url\((?!#)", html)
+    assert "Not comparable" in html
+    assert "reproduce &lt;&amp;&gt;" in html
+    picture = page.Picture(np.zeros((8, 8, 3), np.uint8), 'a "face"', ("x",))
+    shown = page.render(built, page.Pictures(qualitative=(picture,)))
+    assert re.findall(r'<img src="(data:image/jpeg;base64,)[^"]*"', shown) == ["data:image/jpeg;base64,"]
+    assert 'alt="a &quot;face&quot;"' in shown
+    # Each column and row of a table has its head, each plot its name.
+    assert html.count("<caption>") == html.count("<table>")
+    assert html.count('role="img"><title>') == html.count("<svg") == 4
+
+
+def test_questions_in_the_papers_order(other):
+    asked = report.questions([other, "dlib-age"])
+    assert [name for name, model in asked if model == other] == list(report.PAPER_APPROACHES)
+    assert len([name for name, model in asked if model == "dlib-age"]) == 8  # the default: every approach
+    for bad in ([], ["dlib-age", "dlib-age"], ["unknown"]):
+        with pytest.raises(ValueError, match=r"each once|unknown model"):
+            report.questions(bad)
+
+
+def test_a_response_map_is_red_where_it_is_highest():
+    pixels = np.full((56, 56, 3), 100, np.uint8)
+    response = np.zeros((14, 14), np.float32)
+    response[:7] = 5
+    overlay = figures.response_overlay(pixels, response)
+    assert overlay.shape == pixels.shape
+    assert overlay[2, 28, 0] > overlay[2, 28, 2]
+    assert overlay[53, 28, 2] > overlay[53, 28, 0]
+    assert (pixels == 100).all()
+    for bad in (np.zeros((0, 3)), np.zeros(5), np.full((2, 2), np.nan)):
+        with pytest.raises(ValueError, match="a finite response map"):
+            figures.response_overlay(pixels, bad)
+
+
+def test_plots_without_matplotlib_say_what_to_install(monkeypatch):
+    monkeypatch.setattr(plots.importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(plots.OutputError, match=r"ageveil\[report\]"):
+        plots.check_installed()

@@ -1,0 +1,115 @@
+"""The losses against slow loops, SciPy and PyTorch's own cross entropy."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import entropy, norm
+from torch.nn import functional
+
+from ageveil.training.losses import (
+    divergence,
+    interval_likelihood,
+    label_distribution,
+    ranked_probability_score,
+    year_loss,
+)
+
+EXACT = torch.tensor([0, 17, 18, 64, 100])
+
+
+@pytest.fixture
+def logits():
+    return torch.from_numpy(np.random.default_rng(7).normal(0, 2, (5, 101))).float()
+
+
+def probabilities(logits):
+    weights = [[math.exp(value) for value in row] for row in logits.double().tolist()]
+    return [[value / sum(row) for value in row] for row in weights]
+
+
+def test_the_likelihood_of_an_interval_is_the_sum_over_its_years(logits):
+    low, high = torch.tensor([0, 10, 20, 60, 0]), torch.tensor([2, 19, 20, 100, 100])
+    expected = [
+        -math.log(sum(row[a : b + 1]))
+        for row, a, b in zip(probabilities(logits), low.tolist(), high.tolist(), strict=True)
+    ]
+    np.testing.assert_allclose(interval_likelihood(logits, low, high), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_an_interval_of_one_year_is_a_cross_entropy(logits):
+    expected = functional.cross_entropy(logits, EXACT, reduction="none")
+    torch.testing.assert_close(interval_likelihood(logits, EXACT, EXACT), expected)
+
+
+def test_a_certain_answer_outside_the_interval_has_a_finite_gradient():
+    logits = torch.zeros(1, 101)
+    logits[0, 90] = 200.0
+    logits.requires_grad_(requires_grad=True)
+    interval_likelihood(logits, torch.tensor([1]), torch.tensor([2])).sum().backward()
+    assert torch.isfinite(logits.grad).all()
+
+
+@pytest.mark.parametrize("age", [0, 1, 18, 41, 42, 100])
+def test_label_distributions_are_gaussians_on_the_years(age):
+    spread = min(1 + 0.06 * age, 3.5)
+    density = norm.pdf(np.arange(101), age, spread)
+    made = label_distribution(torch.tensor([age]))[0]
+    np.testing.assert_allclose(made, density / density.sum(), atol=1e-6)
+    assert int(made.argmax()) == age
+
+
+def test_divergence_is_that_of_scipy(logits):
+    target = label_distribution(EXACT)
+    predicted = np.array(probabilities(logits))
+    expected = entropy(target.double().numpy(), predicted, axis=1)
+    np.testing.assert_allclose(divergence(logits, target), expected, rtol=1e-4)
+
+
+def test_divergence_from_a_point_is_finite(logits):
+    target = functional.one_hot(EXACT, 101).float()
+    expected = functional.cross_entropy(logits, EXACT, reduction="none")
+    torch.testing.assert_close(divergence(logits, target), expected)
+
+
+def slow_score(row, low, high):
+    total = 0.0
+    for year in range(100):
+        below = sum(row[: year + 1])
+        if year < low:
+            total += below**2
+        if year >= high:
+            total += (1 - below) ** 2
+    return total
+
+
+def test_the_ranked_score_against_a_slow_loop(logits):
+    low, high = torch.tensor([0, 10, 20, 60, 0]), torch.tensor([2, 19, 20, 100, 100])
+    expected = [
+        slow_score(row, a, b)
+        for row, a, b in zip(probabilities(logits), low.tolist(), high.tolist(), strict=True)
+    ]
+    np.testing.assert_allclose(
+        ranked_probability_score(logits, low, high), expected, rtol=1e-4, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("distance", [0, 1, 7])
+def test_a_certain_answer_costs_its_distance_in_years(distance):
+    logits = torch.full((1, 101), -200.0)
+    logits[0, 30 + distance] = 200.0
+    age = torch.tensor([30])
+    assert float(ranked_probability_score(logits, age, age)) == pytest.approx(distance, abs=1e-5)
+
+
+def test_the_loss_joins_its_parts(logits):
+    low, high = torch.tensor([0, 17, 18, 60, 40]), torch.tensor([0, 17, 29, 69, 40])
+    fit = [
+        divergence(logits, label_distribution(low))[i]
+        if low[i] == high[i]
+        else interval_likelihood(logits, low, high)[i]
+        for i in range(5)
+    ]
+    expected = torch.stack(fit) + 0.3 * ranked_probability_score(logits, low, high)
+    torch.testing.assert_close(year_loss(logits, low, high, ranked=0.3), expected)
