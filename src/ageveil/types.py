@@ -516,7 +516,8 @@ class Policy:
 
     Attributes:
         confidence: Probability that an answer other than "step up" needs, in (0.5, 1).
-        buffer: Whole years that are added to the minimum age before allowing, 0 or more.
+        buffer: Whole years that are added to the minimum age before allowing, 0 or more. None: the buffer
+            stored with the model, or 0 where none is; `ageveil.pipeline` looks it up.
         accompanied: An adult is at the viewer's side, as the caller knows from elsewhere.
         waive_voluntary: Treat voluntary ratings as advice.
 
@@ -525,14 +526,14 @@ class Policy:
     """
 
     confidence: float = 0.99
-    buffer: int = 0
+    buffer: int | None = None
     accompanied: bool = False
     waive_voluntary: bool = False
 
     def __post_init__(self) -> None:
         if not 0.5 < self.confidence < 1:
             raise ValueError(f"a confidence lies above 0.5 and below 1, got {self.confidence}")
-        if isinstance(self.buffer, bool) or not isinstance(self.buffer, int) or self.buffer < 0:
+        if self.buffer is not None and (type(self.buffer) is not int or self.buffer < 0):
             raise ValueError(f"a buffer is a whole number of years, 0 or more, got {self.buffer!r}")
 
 
@@ -543,12 +544,15 @@ class Decision:
     Attributes:
         outcome: "allow", "deny" or "step_up".
         rating: What was asked for.
-        policy: Under which policy.
+        policy: Under which policy; its buffer is the one that was applied.
         minimum_age: The age that was required, in years; None where none applies.
         probability_at_least: P(age >= minimum age + buffer); None where no face was read.
         probability_below: P(age < minimum age); None where no face was read.
         calibrated: The model's probabilities were calibrated for this approach.
         reason: One plain sentence.
+        buffer_source: Where that buffer comes from: "policy", "stored" with the model (or in a file that was
+            named), or "none" where the policy names none and none is stored or needed.
+        buffer_statement: What a stored buffer promises, in a line; None with other ones.
     """
 
     outcome: Outcome
@@ -559,3 +563,5 @@ class Decision:
     probability_below: float | None
     calibrated: bool
     reason: str
+    buffer_source: BufferSource
+    buffer_statement: str | None = None

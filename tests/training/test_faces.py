@@ -7,7 +7,13 @@ import pytest
 
 from ageveil.anonymization import anonymize_crop
 from ageveil.errors import DataError
-from ageveil.training.faces import EpochSampler, FacePool, TrainingFaces, ValidationFaces, anonymize_repeatably
+from ageveil.training.faces import (
+    EpochSampler,
+    FacePool,
+    TrainingFaces,
+    ValidationFaces,
+    anonymize_repeatably,
+)
 
 
 @pytest.fixture(scope="module")

@@ -90,9 +90,7 @@ def test_the_ranked_score_against_a_slow_loop(logits):
         slow_score(row, a, b)
         for row, a, b in zip(probabilities(logits), low.tolist(), high.tolist(), strict=True)
     ]
-    np.testing.assert_allclose(
-        ranked_probability_score(logits, low, high), expected, rtol=1e-4, atol=1e-5
-    )
+    np.testing.assert_allclose(ranked_probability_score(logits, low, high), expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("distance", [0, 1, 7])

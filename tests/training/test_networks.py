@@ -1,0 +1,127 @@
+"""The networks against the specification, slow loops and OpenCV."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from ageveil.training.networks import NETWORKS, Vgg16, _SameConv2d, get_network
+
+YEARS, GROUPS = 101, 8
+
+
+def crops_and_mask(count=2, side=96):
+    generator = torch.Generator().manual_seed(3)
+    crops = torch.randint(0, 256, (count, side, side, 3), dtype=torch.uint8, generator=generator)
+    mask = torch.zeros(count, side, side, dtype=torch.bool)
+    mask[:, side // 6 : side // 2, side // 8 : -side // 8] = True
+    return crops, mask
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_network_takes_crops_of_any_side(name):
+    network = get_network(name).build(64).eval()
+    classes = YEARS if get_network(name).resolution == "year" else GROUPS
+    assert network.resolution == get_network(name).resolution
+    for side in (64, 96):
+        crops, mask = crops_and_mask(2, side)
+        with torch.inference_mode():
+            logits = network(crops, mask)
+        assert logits.shape == (2, classes)
+        assert torch.isfinite(logits).all()
+
+
+def test_an_unknown_network_lists_the_choices():
+    with pytest.raises(ValueError, match="unknown network 'resnet'; choose one of vgg16, vgg16-attention"):
+        get_network("resnet")
+
+
+@pytest.mark.parametrize("side", [48, 96, 130])
+def test_crops_are_resized_as_opencv_does(side):
+    crops, mask = crops_and_mask(1, 96)
+    colours, share = get_network("mobilenet").build(side).resized(crops, mask)
+    expected = cv2.resize(crops[0].numpy().astype(np.float32), (side, side), interpolation=cv2.INTER_LINEAR)
+    np.testing.assert_allclose(colours[0].permute(1, 2, 0), expected, atol=1e-2)
+    expected = cv2.resize(mask[0].numpy().astype(np.float32), (side, side), interpolation=cv2.INTER_LINEAR)
+    np.testing.assert_allclose(share[0, 0], expected, atol=1e-4)
+
+
+def test_vgg16_is_the_one_of_the_specification():
+    network = Vgg16(224)
+    convolutions = [module for module in network.features if isinstance(module, nn.Conv2d)]
+    assert len(convolutions) == 13
+    # Published: VGG16's convolutions hold 14,714,688 parameters.
+    assert sum(p.numel() for module in convolutions for p in module.parameters()) == 14_714_688
+    assert sum(isinstance(module, nn.MaxPool2d) for module in network.features) == 4
+    crops, mask = crops_and_mask(1, 224)
+    with torch.inference_mode():
+        colours, _ = network.resized(crops, mask)
+        assert network.features(colours).shape == (1, 512, 14, 14)
+        assert network.maps(crops, mask).shape == (1, 1024, 14, 14)
+    with pytest.raises(ValueError, match="multiple of 16"):
+        Vgg16(100)
+
+
+def test_attention_multiplies_by_the_area_average_of_the_mask():
+    plain, attention = Vgg16(64).eval(), Vgg16(64, attention=True).eval()
+    attention.load_state_dict(plain.state_dict())
+    crops, mask = crops_and_mask(2, 64)
+    shares = np.zeros((2, 1, 4, 4), np.float32)
+    for face, row, column in np.ndindex(2, 4, 4):
+        cell = mask[face, row * 16 : row * 16 + 16, column * 16 : column * 16 + 16]
+        shares[face, 0, row, column] = sum(not value for value in cell.flatten().tolist()) / 256
+    with torch.inference_mode():
+        colours, _ = plain.resized(crops, mask)
+        gated = plain.features(colours - plain.mean) * torch.from_numpy(shares)
+        expected = plain.groups(functional.relu(plain.reduce(gated)).mean((2, 3)))
+        torch.testing.assert_close(attention(crops, mask), expected, rtol=1e-4, atol=1e-5)
+        nothing = torch.zeros_like(mask)
+        torch.testing.assert_close(attention(crops, nothing), plain(crops, mask), rtol=1e-4, atol=1e-5)
+
+
+def test_a_response_map_averages_to_its_logit():
+    network = Vgg16(64, attention=True).eval()
+    crops, mask = crops_and_mask(2, 64)
+    with torch.inference_mode():
+        logits, response = network.with_response(crops, mask)
+        assert response.shape == (2, 8, 4, 4)
+        torch.testing.assert_close(response.mean((2, 3)) + network.groups.bias, logits, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(network(crops, mask), logits)
+        # Slowly, for one place and one group.
+        place = network.maps(crops, mask)[1, :, 2, 3]
+        expected = sum(float(a) * float(b) for a, b in zip(place, network.groups.weight[5], strict=True))
+    assert float(response[1, 5, 2, 3]) == pytest.approx(expected, rel=1e-3, abs=1e-5)
+
+
+@pytest.mark.parametrize(("side", "stride"), [(8, 1), (8, 2), (9, 2), (7, 1)])
+def test_padding_is_tensorflows_same(side, stride):
+    layer = _SameConv2d(1, 1, 3, stride)
+    kernel, bias = layer.weight.detach().numpy()[0, 0], float(layer.bias.detach())
+    picture = np.random.default_rng(1).normal(size=(side, side)).astype(np.float32)
+    # TensorFlow's rule: ceil(side / stride) places; what padding is odd goes behind.
+    places = -(-side // stride)
+    before = max((places - 1) * stride + 3 - side, 0) // 2
+    expected = np.full((places, places), bias, np.float32)
+    for y, x, i, j in np.ndindex(places, places, 3, 3):
+        row, column = y * stride + i - before, x * stride + j - before
+        if 0 <= row < side and 0 <= column < side:
+            expected[y, x] += kernel[i, j] * picture[row, column]
+    made = layer(torch.from_numpy(picture)[None, None]).detach().numpy()[0, 0]
+    np.testing.assert_allclose(made, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["mobilenet", "efficientnet-lite0"])
+def test_a_new_mask_input_is_silent_at_first(name):
+    network = get_network(name).build(64).eval()
+    own = network.state_dict()
+    first = next(key for key, value in own.items() if value.ndim == 4 and key != "mean")
+    prefix = "backbone." if name != "mobilenet" else ""
+    state = {key.removeprefix(prefix): value for key, value in own.items() if key.startswith(prefix)}
+    state[first.removeprefix(prefix)] = own[first][:, :3]
+    network.load_state_dict(network.adapt(state), strict=False)
+    crops, mask = crops_and_mask(2, 64)
+    with torch.inference_mode():
+        torch.testing.assert_close(network(crops, mask), network(crops, ~mask), rtol=1e-4, atol=1e-5)
+    assert network.state_dict()[first].shape[1] == 4
