@@ -35,6 +35,23 @@ def groups(*shares: float) -> AgeDistribution:
     return AgeDistribution.from_groups(np.array(shares), approach="mask", model=GROUPED)
 
 
+def test_a_decision_that_needs_an_age_needs_a_buffer() -> None:
+    with pytest.raises(ValueError, match="a buffer in whole years"):
+        decide(years({30: 1.0}), LEGAL_18, Policy())
+    # What no face decides needs none.
+    assert decide(years({30: 1.0}), rated(0), Policy()).outcome == "allow"
+
+
+@pytest.mark.parametrize(("rating", "buffer", "source"), [
+    (LEGAL_18, 0, "hand"), (LEGAL_18, 4, "hand"), (rated(0), None, "none"), (rated(0), 4, "hand"),
+])  # fmt: skip
+def test_a_decision_tells_whose_buffer_it_is(rating: Rating, buffer: int | None, source: str) -> None:
+    decision = decide(years({30: 1.0}), rating, Policy(buffer=buffer))
+    assert (decision.policy.buffer, decision.buffer_source, decision.buffer_statement) == (
+        buffer, source, None,
+    )  # fmt: skip
+
+
 # Quarters are exact in binary, so a confidence of 0.75 can be reached exactly.
 
 
@@ -52,7 +69,7 @@ def groups(*shares: float) -> AgeDistribution:
 )
 def test_confidence_exactly_reached(at_least_18: float, outcome: str) -> None:
     distribution = years({18: at_least_18, 17: 1 - at_least_18})
-    decision = decide(distribution, LEGAL_18, Policy(confidence=0.75))
+    decision = decide(distribution, LEGAL_18, Policy(confidence=0.75, buffer=0))
     assert decision.outcome == outcome
     assert decision.probability_at_least == at_least_18
     assert decision.probability_below == 1 - at_least_18
@@ -86,7 +103,7 @@ def test_an_age_known_for_sure(age: int, buffer: int, outcome: str) -> None:
 
 def test_a_distribution_by_hand() -> None:
     distribution = years({15: 0.125, 17: 0.125, 18: 0.25, 20: 0.25, 30: 0.25})
-    plain = decide(distribution, LEGAL_18, Policy(confidence=0.75))
+    plain = decide(distribution, LEGAL_18, Policy(confidence=0.75, buffer=0))
     assert (plain.outcome, plain.probability_at_least, plain.probability_below) == ("allow", 0.75, 0.25)
     buffered = decide(distribution, LEGAL_18, Policy(confidence=0.75, buffer=1))
     assert (buffered.outcome, buffered.probability_at_least, buffered.probability_below) == (
@@ -94,7 +111,7 @@ def test_a_distribution_by_hand() -> None:
         0.5,
         0.25,
     )
-    older = decide(distribution, rated(21), Policy(confidence=0.75))
+    older = decide(distribution, rated(21), Policy(confidence=0.75, buffer=0))
     assert (older.outcome, older.probability_at_least, older.probability_below) == ("deny", 0.25, 0.75)
 
 
@@ -137,13 +154,13 @@ def test_a_group_across_the_threshold_counts_for_neither_side(
 
 def test_a_straddling_group_beside_others() -> None:
     # 0-2, 4-6, 8-13 below 17; 15-20 across; the rest above
-    decision = decide(groups(0, 0.0625, 0.0625, 0.25, 0.5, 0.125, 0, 0), rated(17), Policy(confidence=0.625))
+    decision = decide(groups(0, 0.0625, 0.0625, 0.25, 0.5, 0.125, 0, 0), rated(17), Policy(confidence=0.625, buffer=0))
     assert (decision.outcome, decision.probability_at_least, decision.probability_below) == (
         "allow",
         0.625,
         0.125,
     )
-    decision = decide(groups(0, 0, 0, 0.5, 0.5, 0, 0, 0), rated(17), Policy(confidence=0.625))
+    decision = decide(groups(0, 0, 0, 0.5, 0.5, 0, 0, 0), rated(17), Policy(confidence=0.625, buffer=0))
     assert (decision.outcome, decision.probability_at_least, decision.probability_below) == (
         "step_up",
         0.5,
@@ -224,8 +241,8 @@ def test_a_cinema_film_from_12_or_from_6_beside_an_adult(
     viewer = years({age: 1.0})
     assert decide(viewer, rating).outcome == alone
     assert decide(viewer, rating).minimum_age == 12
-    assert decide(viewer, rating, Policy(accompanied=True)).outcome == beside_adult
-    assert decide(viewer, rating, Policy(accompanied=True)).minimum_age == 6
+    assert decide(viewer, rating, Policy(accompanied=True, buffer=0)).outcome == beside_adult
+    assert decide(viewer, rating, Policy(accompanied=True, buffer=0)).minimum_age == 6
     assert decide(viewer, rating, Policy(accompanied=True, buffer=1)).outcome == beside_adult_with_buffer_1
 
 
@@ -237,10 +254,10 @@ def test_calibrated_only_for_the_approaches_of_the_model() -> None:
 def test_the_reason_is_a_sentence_with_the_figures() -> None:
     sure = Policy(confidence=0.75, buffer=2)
     assert decide(years({20: 0.75, 3: 0.25}), LEGAL_18, sure).reason == (
-        "The rating 18 asks for 18 years and the policy for 2 more; the viewer is 20 or older with "
+        "The rating 18 asks for 18 years and the buffer for 2 more; the viewer is 20 or older with "
         "probability 0.7500, and 0.75 is required."
     )
-    assert decide(years({20: 0.25, 3: 0.75}), LEGAL_18, Policy(confidence=0.75)).reason == (
+    assert decide(years({20: 0.25, 3: 0.75}), LEGAL_18, Policy(confidence=0.75, buffer=0)).reason == (
         "The rating 18 asks for 18 years; the viewer is under 18 with probability 0.7500, "
         "and 0.75 is required."
     )
@@ -249,7 +266,7 @@ def test_the_reason_is_a_sentence_with_the_figures() -> None:
         "probability 0.0000 (age groups with years on both sides count for neither); neither reaches the "
         "0.99 required, so other proof is needed."
     )
-    child = decide(years({3: 1.0}), get_rating("fsk", "12 cinema"), Policy(accompanied=True))
+    child = decide(years({3: 1.0}), get_rating("fsk", "12 cinema"), Policy(accompanied=True, buffer=0))
     assert child.reason.startswith(
         "The rating 12 cinema asks for 6 years beside an adult; the viewer is under 6 "
     )
@@ -278,7 +295,7 @@ def test_fuse_does_not_count_the_same_photograph_as_new_evidence() -> None:
     one = years({30: 0.75, 10: 0.25})
     assert fuse([one]).at_least(18) == 0.75
     assert fuse([one] * 8).at_least(18) == 0.75
-    assert decide(fuse([one] * 8), LEGAL_18, Policy(confidence=0.8)).outcome == "step_up"
+    assert decide(fuse([one] * 8), LEGAL_18, Policy(confidence=0.8, buffer=0)).outcome == "step_up"
 
 
 def test_fuse_leaves_its_members_alone() -> None:
@@ -335,7 +352,7 @@ distributions = drawn_ages.map(from_ages) | drawn_groups.map(from_groups)
 
 def counted(spans: Sequence[tuple[int, int]], minimum: int, policy: Policy) -> str:
     """The rule by counting: each span of years is one equally probable case."""
-    surely_older = Fraction(sum(low >= minimum + policy.buffer for low, _ in spans), len(spans))
+    surely_older = Fraction(sum(low >= minimum + (policy.buffer or 0) for low, _ in spans), len(spans))
     surely_younger = Fraction(sum(high < minimum for _, high in spans), len(spans))
     if surely_older >= Fraction(policy.confidence):
         return "allow"
@@ -363,7 +380,7 @@ def test_asking_for_more_never_brings_an_allow(
 ) -> None:
     before = decide(distribution, rating, policy).outcome
     stricter = [
-        decide(distribution, rating, replace(policy, buffer=policy.buffer + more)),
+        decide(distribution, rating, replace(policy, buffer=(policy.buffer or 0) + more)),
         decide(distribution, rating, replace(policy, confidence=max(policy.confidence, confidence))),
     ]
     if rating.minimum_age is not None and rating.kind not in {"none", "advisory"}:

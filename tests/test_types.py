@@ -541,7 +541,7 @@ def test_a_level_lies_above_0_and_up_to_1(level):
 
 
 @pytest.mark.parametrize("confidence", [0.500001, 0.9, 0.999999])
-@pytest.mark.parametrize("buffer", [0, 1, 30])
+@pytest.mark.parametrize("buffer", [0, 1, 30, None])
 def test_a_policy_within_its_ranges(confidence, buffer):
     policy = Policy(confidence=confidence, buffer=buffer)
     assert (policy.confidence, policy.buffer) == (confidence, buffer)
@@ -553,7 +553,7 @@ def test_a_confidence_outside_its_range_is_refused(confidence):
         Policy(confidence=confidence)
 
 
-@pytest.mark.parametrize("buffer", [-1, 1.0, True, "1", None])
+@pytest.mark.parametrize("buffer", [-1, 1.0, True, False, "1"])
 def test_a_buffer_is_a_whole_number_of_years(buffer):
     with pytest.raises(ValueError, match="a buffer is a whole number"):
         Policy(buffer=buffer)

@@ -52,11 +52,12 @@ def settle(rating: Rating, policy: Policy) -> Decision | None:
                 probability_below=None,
                 calibrated=False,
                 reason=f"The rating {rating.mark} {because}.",
+                buffer_source="none" if policy.buffer is None else "hand",
             )
     return None
 
 
-def decide(distribution: AgeDistribution, rating: Rating, policy: Policy = Policy()) -> Decision:
+def decide(distribution: AgeDistribution, rating: Rating, policy: Policy = Policy(buffer=0)) -> Decision:
     """Decide whether a viewer of this age distribution may see a title of this rating.
 
     What `settle` answers is settled. Otherwise, with the minimum age T (the one beside an adult where the
@@ -68,7 +69,11 @@ def decide(distribution: AgeDistribution, rating: Rating, policy: Policy = Polic
     Args:
         distribution: Of the viewer's age; for several photographs of one viewer, what `fuse` returns.
         rating: What the title is rated.
-        policy: How sure an answer must be.
+        policy: How sure an answer must be. Its buffer is a whole number: nothing is looked up here, that is
+            what `ageveil.pipeline.Pipeline.terms` is for.
+
+    Raises:
+        ValueError: An age must be known and the policy's buffer is None.
 
     Source:
         The confidence is that of a selective classifier, which may abstain: Chow, "On optimum recognition
@@ -77,6 +82,8 @@ def decide(distribution: AgeDistribution, rating: Rating, policy: Policy = Polic
     settled = settle(rating, policy)
     if settled is not None:
         return settled
+    if policy.buffer is None:
+        raise ValueError("a decision needs a buffer in whole years; `Pipeline.terms` finds the stored one")
     required = cast(int, required_age(rating, policy))  # settle has answered for ratings without an age
     at_least = float(distribution.at_least(required + policy.buffer))
     below = float(distribution.below(required))
@@ -94,6 +101,7 @@ def decide(distribution: AgeDistribution, rating: Rating, policy: Policy = Polic
         probability_below=below,
         calibrated=distribution.approach in distribution.model.calibrated,
         reason=_reason(outcome, rating, policy, at_least, below, groups_only=distribution.years is None),
+        buffer_source="hand",
     )
 
 
@@ -144,13 +152,13 @@ def _reason(
     outcome: Outcome, rating: Rating, policy: Policy, at_least: float, below: float, *, groups_only: bool
 ) -> str:
     """One sentence with the figures behind a decision that rests on a face."""
-    required = cast(int, required_age(rating, policy))
+    required, buffer = cast(int, required_age(rating, policy)), policy.buffer or 0
     asked = f"The rating {rating.mark} asks for {required} years"
     if required != rating.minimum_age:
         asked += " beside an adult"
-    if policy.buffer:
-        asked += f" and the policy for {policy.buffer} more"
-    older = f"{required + policy.buffer} or older"
+    if buffer:
+        asked += f" and the buffer for {buffer} more"
+    older = f"{required + buffer} or older"
     needed = f"{policy.confidence} is required"
     if outcome == "allow":
         return f"{asked}; the viewer is {older} with probability {_figure(at_least)}, and {needed}."

@@ -19,7 +19,8 @@ from typing import TypeVar
 import cv2
 import numpy as np
 
-from ageveil import alignment, anonymization, boards, decision, detection, estimation
+from ageveil import alignment, anonymization, boards, calibration, decision, detection, estimation
+from ageveil.calibration import Buffer
 from ageveil.detection import DetectorOptions
 from ageveil.errors import (
     AgeveilError,
@@ -36,12 +37,14 @@ from ageveil.types import (
     AnonymizedFace,
     AnonymizedPicture,
     Box,
+    BufferSource,
     CanonicalCrop,
     Decision,
     Draws,
     Face,
     Image,
     Policy,
+    Rating,
     Receipt,
 )
 
@@ -91,6 +94,36 @@ class Estimate:
 
 
 @dataclass(frozen=True, slots=True)
+class Terms:
+    """What is asked of a viewer, with the buffer that counts; `Pipeline.terms` makes them.
+
+    Attributes:
+        rating: The title's.
+        policy: How sure the answer must be; its buffer is a whole number.
+        source: Where that buffer comes from.
+        stored: Its record, where it was measured.
+    """
+
+    rating: Rating
+    policy: Policy
+    source: BufferSource
+    stored: Buffer | None = None
+
+    def settle(self) -> Decision | None:
+        """As `ageveil.decision.settle`: the decision that needs no face, or None."""
+        settled = decision.settle(self.rating, self.policy)
+        return None if settled is None else self._quoted(settled)
+
+    def decide(self, distribution: AgeDistribution) -> Decision:
+        """As `ageveil.decision.decide`, with the buffer's origin and what it promises."""
+        return self._quoted(decision.decide(distribution, self.rating, self.policy))
+
+    def _quoted(self, decided: Decision) -> Decision:
+        statement = None if self.stored is None else self.stored.statement()
+        return replace(decided, buffer_source=self.source, buffer_statement=statement)
+
+
+@dataclass(frozen=True, slots=True)
 class Pipeline:
     """The way through with its choices made. Holds no state: weights are loaded once for the whole process.
 
@@ -102,6 +135,8 @@ class Pipeline:
         allow_others: Take the largest face even where another one is of similar size.
         options: How the detector looks at a photograph of a viewer.
         limits: Largest picture that is read.
+        buffers: File of `ageveil calibrate` from which stored buffers are taken; None takes those that lie
+            beside the model's weights.
     """
 
     approach: str = DEFAULT_APPROACH
@@ -111,6 +146,7 @@ class Pipeline:
     allow_others: bool = False
     options: DetectorOptions = DetectorOptions()
     limits: Limits = Limits()
+    buffers: Path | None = None
 
     def __post_init__(self) -> None:
         anonymization.get_approach(self.approach)
@@ -156,20 +192,56 @@ class Pipeline:
             photo: Path, bytes, binary file or RGB array.
             board: Key of a classification body, as "mpa".
             rating: One of its marks, as "R".
-            policy: How sure the answer must be.
+            policy: How sure the answer must be; without a buffer of its own, the stored one counts.
 
         Raises:
             ValueError: Unknown board or rating.
+            DataError: The file of stored buffers is damaged.
             AgeveilError: As `estimate`.
         """
-        mark = boards.get_rating(board, rating)
-        settled = decision.settle(mark, policy)
-        return settled or decision.decide(self.estimate(photo).distribution, mark, policy)
+        terms = self.terms(boards.get_rating(board, rating), policy)
+        return terms.settle() or terms.decide(self.estimate(photo).distribution)
+
+    def terms(self, rating: Rating, policy: Policy = Policy()) -> Terms:
+        """Find the buffer that counts: the policy's own, else the one that was measured, else 0.
+
+        A stored buffer counts for the very weights, minimum age, approach and confidence it was solved for.
+        Nothing is read where the rating needs no age.
+
+        Raises:
+            DataError: The file of stored buffers is damaged, or the one named is missing.
+        """
+        if policy.buffer is not None:
+            return Terms(rating, policy, "hand")
+        settled = decision.settle(rating, policy) is not None
+        age = None if settled else decision.required_age(rating, policy)
+        stored = None if age is None else self._stored_buffer(age, policy.confidence)
+        if stored is None:
+            return Terms(rating, replace(policy, buffer=0), "none")
+        return Terms(rating, replace(policy, buffer=stored.buffer), "stored", stored)
+
+    def _stored_buffer(self, minimum_age: int, confidence: float) -> Buffer | None:
+        entry = estimation.get_model(self.model)
+        if self.buffers is None:
+            known = calibration.read_stored_buffers(entry.weights.package, entry.weights.file)
+        else:
+            known = calibration.read_buffers(self.buffers)
+        approach = anonymization.get_approach(self.approach).name
+        return calibration.find_buffer(
+            known,
+            sha256=entry.info.sha256,
+            minimum_age=minimum_age,
+            approach=approach,
+            confidence=confidence,
+        )
 
     def estimate_many(
         self, photos: Iterable[Source], *, workers: int | None = None
-    ) -> Iterator[Estimate | AgeveilError]:
+    ) -> Generator[Estimate | AgeveilError, None, None]:
         """Estimate many photographs on all cores, in order.
+
+        Whoever may stop before the end closes what is returned, as with `contextlib.closing`, so that no
+        thread stays behind.
 
         Args:
             photos: Any number of photographs; read as they are needed.
@@ -479,6 +551,7 @@ def map_ordered(
 
     Yields:
         For each item the function's result, or the AgeveilError that it raised. Other errors are raised.
+        Close it, as with `contextlib.closing`, wherever it may be left before its end.
 
     Raises:
         ValueError: `workers` is below 1.

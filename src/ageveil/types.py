@@ -20,6 +20,7 @@ Image = NDArray[np.uint8]
 
 Resolution = Literal["year", "group"]
 Outcome = Literal["allow", "deny", "step_up"]
+BufferSource = Literal["hand", "stored", "none"]
 RatingKind = Literal["none", "advisory", "voluntary", "legal", "accompanied", "refused"]
 
 MAX_AGE = 100
@@ -550,8 +551,8 @@ class Decision:
         probability_below: P(age < minimum age); None where no face was read.
         calibrated: The model's probabilities were calibrated for this approach.
         reason: One plain sentence.
-        buffer_source: Where that buffer comes from: "policy", "stored" with the model (or in a file that was
-            named), or "none" where the policy names none and none is stored or needed.
+        buffer_source: Where that buffer comes from: "hand" for one that the caller's policy named, "stored"
+            for one that was measured, or "none" where neither is there or needed; then it is 0.
         buffer_statement: What a stored buffer promises, in a line; None with other ones.
     """
 

@@ -14,6 +14,12 @@ from ageveil.errors import AgeveilError, OutputError
 
 _INTERRUPTED = 130
 
+# Top-level module -> the extra that installs it; its absence is told as one line.
+_EXTRAS = {
+    **dict.fromkeys(("torch", "lightning", "pydantic", "safetensors", "onnx", "onnxscript"), "train"),
+    "matplotlib": "report",
+}
+
 
 def main() -> None:
     """Run the command line. Every error that a user can meet ends in one line and a documented exit code."""
@@ -63,6 +69,8 @@ def _explain(error: BaseException) -> tuple[str, int]:
             message, code = str(error), error.exit_code
         case ValueError():
             message, code = str(error), 2
+        case ModuleNotFoundError() if extra := _EXTRAS.get((error.name or "").partition(".")[0]):
+            message = f"{error.name} is missing: run `pip install 'ageveil[{extra}]'`"
         case KeyboardInterrupt() | EOFError():
             message, code = "interrupted", _INTERRUPTED
         case OSError():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -83,9 +82,8 @@ def anonymize(
         return Outcome(path, record)
 
     try:
-        # Closed before the key is judged: then no result is still on its way.
-        with closing(pipeline.map_ordered(run, paths, workers)) as results:
-            outcomes = each(paths, results, outcome, quiet=quiet)
+        # `each` closes them before the key is judged: then no result is still on its way.
+        outcomes = each(paths, pipeline.map_ordered(run, paths, workers), outcome, quiet=quiet)
     finally:
         if new_key_file is not None and not written:
             new_key_file.unlink(missing_ok=True)  # it opens nothing

@@ -12,11 +12,13 @@ from ageveil.cli.calibrate import calibrate
 from ageveil.cli.decrypt import decrypt
 from ageveil.cli.estimate import estimate
 from ageveil.cli.evaluate import evaluate
+from ageveil.cli.export import export
 from ageveil.cli.models import models
 from ageveil.cli.prepare import prepare
 from ageveil.cli.rate import rate
 from ageveil.cli.reproduce import reproduce
 from ageveil.cli.sheet import sheet
+from ageveil.cli.train import train
 
 app = typer.Typer(
     name="ageveil",
@@ -39,6 +41,8 @@ for _verb in (
     evaluate,
     calibrate,
     prepare,
+    train,
+    export,
     reproduce,
 ):
     app.command()(_verb)

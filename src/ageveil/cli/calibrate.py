@@ -38,7 +38,8 @@ def calibrate(
     confidence: Annotated[float, typer.Option(help="Probability that the rule asks for.")] = 0.99,
     tries: Annotated[int, typer.Option(min=1, help="Tries with one photograph.")] = 1,
     approach: options.EstimateApproach = "mosaic",
-    model: options.Model = "dlib-age",
+    model: options.Model = None,
+    licence: options.Licence = "any",
     validation_share: Annotated[
         float | None,
         typer.Option(help="Take the recipe's validation faces alone: the share that it kept out."),
@@ -66,11 +67,12 @@ def calibrate(
     """
     import numpy as np
 
-    from ageveil import boards, pipeline
+    from ageveil import boards, estimation, pipeline
     from ageveil.evaluation import accuracy, calibration
 
     question = calibration.Question(boards.get_rating(board, rating), confidence, max_false_accept, tries)
-    way = pipeline.Pipeline(approach, model, detector, landmarks, allow_others=True)
+    chosen = estimation.choose_model(model, licence)
+    way = pipeline.Pipeline(approach, chosen, detector, landmarks, allow_others=True)
     held = _held_out(hold_out or [], validation_share)
     if out is not None:
         _existing(out)  # a file that cannot take the result is told before the work
@@ -82,8 +84,8 @@ def calibrate(
             )
 
     faces = accuracy.open_faces(data, way)
-    chosen, validation = _validating(faces, validation_share, validation_seed, held)
-    ages, aside = calibration.countable(faces.images, chosen, question.minimum_age)
+    indices, validation = _validating(faces, validation_share, validation_seed, held)
+    ages, aside = calibration.countable(faces.images, indices, question.minimum_age)
     young = sum(calibration.in_window(np.array(list(ages.values())), question.minimum_age))
     calibration.check_enough(int(young), question.minimum_age, max_false_accept)
     reading = read(faces, [index for index, age in ages.items() if question.matters(age)])
@@ -92,6 +94,7 @@ def calibrate(
     if out is not None:
         _store(out, buffer)
     record: dict[str, Any] = {**buffer.to_json(), "statement": buffer.statement()}
+    record["licence"] = estimation.get_model(chosen).info.licence
     record["left_out"] = {**aside, **reading.left_out}
     if check is not None:
         others = accuracy.open_faces(check, way)

@@ -17,7 +17,8 @@ _BAR = 30
 def estimate(
     photos: options.Photos,
     approach: options.EstimateApproach = "mosaic",
-    model: options.Model = "dlib-age",
+    model: options.Model = None,
+    licence: options.Licence = "any",
     detector: options.Detector = "centerface",
     landmarks: options.Landmarks = "5",
     allow_others: options.AllowOthers = False,
@@ -29,9 +30,11 @@ def estimate(
 
     The viewer is the largest face; a second one of similar size is an error unless --allow-others is given.
     """
-    from ageveil import pipeline
+    from ageveil import estimation, pipeline
 
-    way = pipeline.Pipeline(approach, model, detector, landmarks, allow_others)
+    way = pipeline.Pipeline(
+        approach, estimation.choose_model(model, licence), detector, landmarks, allow_others
+    )
     results = way.estimate_many(photos, workers=workers)
     outcomes = each(photos, results, _outcome, quiet=quiet)
     return finish(outcomes, _show, as_json=as_json, quiet=quiet)

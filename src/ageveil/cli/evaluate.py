@@ -21,7 +21,8 @@ def evaluate(
         str,
         typer.Option(help="One approach, several with commas between, or all; original is the bare face."),
     ] = "mosaic",
-    model: options.Model = "dlib-age",
+    model: options.Model = None,
+    licence: options.Licence = "any",
     by: Annotated[
         str | None, typer.Option(help="Score each part alone as well: gender, race or group.")
     ] = None,
@@ -43,17 +44,18 @@ def evaluate(
     that cannot be used are left out and counted by reason. FairFace is scored over its own nine bins, and
     on P(age >= 10) and P(age >= 20). JSON is one record, or a list for several approaches.
     """
-    from ageveil import pipeline
+    from ageveil import estimation, pipeline
     from ageveil.evaluation import accuracy
 
     names = options.approaches(approach)
     if by is not None and by not in accuracy.TRAITS:
         raise ValueError(f"unknown part {by!r}; choose one of {', '.join(accuracy.TRAITS)}")
-    way = pipeline.Pipeline(names[0], model, detector, landmarks, allow_others=True)
+    chosen = estimation.choose_model(model, licence)
+    way = pipeline.Pipeline(names[0], chosen, detector, landmarks, allow_others=True)
     faces = accuracy.open_faces(data, way, limit=limit, seed=seed)
     with progress(", ".join(names), len(faces.images), quiet=quiet) as bar:
         found = accuracy.estimate_all(
-            faces, [(name, model) for name in names], seed=seed, workers=workers, advance=bar.advance
+            faces, [(name, chosen) for name in names], seed=seed, workers=workers, advance=bar.advance
         )
     records = []
     for estimates in found.values():

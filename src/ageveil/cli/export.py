@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ageveil.cli import options
-from ageveil.cli.output import console, print_json, progress
+from ageveil.cli.output import console, print_json, progress, shown
 from ageveil.cli.train import Prepared
 
 
@@ -44,6 +44,6 @@ def export(
         print_json(record)
     elif not quiet:
         out_line = ", ".join(f"{name} {value:.3f}" for name, value in made.temperatures.items())
-        console().print(f"{made.path}: {made.size / 1e6:.1f} MB, temperatures {out_line}")
+        console().print(f"{shown(made.path)}: {made.size / 1e6:.1f} MB, temperatures {out_line}")
         console().print(f"SHA-256 {made.sha256}")
     return 0

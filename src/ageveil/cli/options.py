@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -22,7 +22,14 @@ EstimateApproach = Annotated[
         "encryption), des-ecb, des-cbc, des-ctr; or original, the bare face, in memory only."
     ),
 ]
-Model = Annotated[str, typer.Option(help="Estimator, as `ageveil models` lists them.")]
+Model = Annotated[
+    str | None,
+    typer.Option(help="Estimator, as `ageveil models` lists them; default: the best one installed."),
+]
+Licence = Annotated[
+    Literal["any", "permissive"],
+    typer.Option(help="permissive restricts the choice to weights that allow commercial use."),
+]
 Detector = Annotated[str, typer.Option(help="Face detector: centerface, dlib-hog or dlib-cnn.")]
 Landmarks = Annotated[str, typer.Option(help="Landmark set: 5, or 68 with the extra dlib-models.")]
 AllowOthers = Annotated[

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -166,14 +166,17 @@ def group_name(index: int) -> str:
 
 def each(
     photos: Sequence[Path],
-    results: Iterable[T | AgeveilError],
+    results: Generator[T | AgeveilError, None, None],
     make: Callable[[Path, T], Outcome],
     *,
     quiet: bool,
 ) -> list[Outcome]:
-    """Turn results into outcomes as they come, with progress."""
+    """Turn results into outcomes as they come, with progress.
+
+    However it ends, the results are closed: nothing more is on its way.
+    """
     outcomes = []
-    with progress("photographs", len(photos), quiet=quiet) as bar:
+    with closing(results), progress("photographs", len(photos), quiet=quiet) as bar:
         for photo, result in zip(photos, results, strict=True):
             if isinstance(result, AgeveilError):
                 outcomes.append(error_outcome(photo, result))

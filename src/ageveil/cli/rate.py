@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,9 +22,8 @@ from ageveil.cli.output import (
 from ageveil.errors import AgeveilError
 
 if TYPE_CHECKING:
-    from ageveil.calibration import Buffer
-    from ageveil.pipeline import Estimate, Pipeline
-    from ageveil.types import Decision, Policy, Rating
+    from ageveil.pipeline import Estimate, Pipeline, Terms
+    from ageveil.types import Decision
 
 EXIT_CODES = {"allow": 0, "deny": 10, "step_up": 11}
 _COLOURS = {"allow": "green", "deny": "red", "step_up": "yellow"}
@@ -55,7 +53,8 @@ def rate(
         ),
     ] = None,
     approach: options.EstimateApproach = "mosaic",
-    model: options.Model = "dlib-age",
+    model: options.Model = None,
+    licence: options.Licence = "any",
     detector: options.Detector = "centerface",
     landmarks: options.Landmarks = "5",
     allow_others: options.AllowOthers = False,
@@ -77,20 +76,18 @@ def rate(
     The face is anonymized before its age is estimated. Where the answer depends on no age, the photograph is
     not opened.
     """
-    from ageveil import boards, decision, pipeline
+    from ageveil import boards, estimation, pipeline
     from ageveil.types import Policy
 
     mark = boards.get_rating(board, rating)
-    policy = Policy(confidence, 0 if buffer is None else buffer, accompanied, waive_voluntary)
-    way = pipeline.Pipeline(approach, model, detector, landmarks, allow_others)
-    _check_saving(save_anonymized, photos, approach)
+    policy = Policy(confidence, buffer, accompanied, waive_voluntary)
     if buffer is not None and buffers is not None:
         raise ValueError("give --buffer or --buffers, not both")
-    settled = decision.settle(mark, policy)
-    stored = _stored_buffer(mark, policy, way, buffers) if buffer is None and settled is None else None
-    terms = _Terms(
-        mark, policy if stored is None else replace(policy, buffer=stored.buffer), stored, buffer is not None
-    )
+    chosen = estimation.choose_model(model, licence)
+    way = pipeline.Pipeline(approach, chosen, detector, landmarks, allow_others, buffers=buffers)
+    _check_saving(save_anonymized, photos, approach)
+    terms = way.terms(mark, policy)
+    settled = terms.settle()
 
     def outcome(photo: Path, found: Estimate) -> Outcome:
         if save_anonymized is not None:
@@ -100,7 +97,7 @@ def rate(
     if settled is not None:
         outcomes = _settled(photos, settled, terms, same_viewer=same_viewer)
     elif same_viewer and len(photos) > 1:
-        outcomes = [_fused(photos, list(_estimates(way, photos, quiet=quiet)), terms)]
+        outcomes = [_fused(photos, _estimates(way, photos, quiet=quiet), terms)]
     else:
         outcomes = each(photos, way.estimate_many(photos), outcome, quiet=quiet)
     code = finish(outcomes, _show, as_json=as_json, quiet=quiet)
@@ -108,56 +105,16 @@ def rate(
     return code if exit_code or failed else 0
 
 
-@dataclass(frozen=True, slots=True)
-class _Terms:
-    """What is asked, under which policy, and where its buffer comes from.
-
-    Attributes:
-        mark: The title's rating.
-        policy: With the buffer that counts.
-        stored: The record of that buffer, where it is a stored one.
-        by_hand: The buffer was given on the command line.
-    """
-
-    mark: Rating
-    policy: Policy
-    stored: Buffer | None
-    by_hand: bool
-
-    @property
-    def source(self) -> str:
-        """Where the buffer comes from, in a word."""
-        if self.stored is not None:
-            return "stored"
-        return "hand" if self.by_hand else "none"
-
-
-def _stored_buffer(mark: Rating, policy: Policy, way: Pipeline, path: Path | None) -> Buffer | None:
-    """The buffer that was solved for this model, threshold, approach and confidence, if there is one."""
-    from ageveil import anonymization, calibration, decision, estimation
-
-    model = estimation.get_model(way.model)
-    age = decision.required_age(mark, policy)
-    if age is None:
-        return None
-    if path is None:
-        stored = calibration.read_stored_buffers(model.weights.package, model.weights.file)
-    else:
-        stored = calibration.read_buffers(path)
-    return calibration.find_buffer(
-        stored,
-        sha256=model.info.sha256,
-        minimum_age=age,
-        approach=anonymization.get_approach(way.approach).name,
-        confidence=policy.confidence,
-    )
-
-
-def _estimates(way: Pipeline, photos: list[Path], *, quiet: bool) -> Iterable[Estimate | AgeveilError]:
-    with progress("photographs", len(photos), quiet=quiet) as bar:
-        for result in way.estimate_many(photos):
+def _estimates(way: Pipeline, photos: list[Path], *, quiet: bool) -> list[Estimate | AgeveilError]:
+    found = []
+    with (
+        closing(way.estimate_many(photos)) as results,
+        progress("photographs", len(photos), quiet=quiet) as bar,
+    ):
+        for result in results:
+            found.append(result)
             bar.advance()
-            yield result
+    return found
 
 
 def _check_saving(path: Path | None, photos: list[Path], approach: str) -> None:
@@ -177,7 +134,7 @@ def _check_saving(path: Path | None, photos: list[Path], approach: str) -> None:
     refuse_own_source(target, photos[0])
 
 
-def _settled(photos: list[Path], settled: Decision, terms: _Terms, *, same_viewer: bool) -> list[Outcome]:
+def _settled(photos: list[Path], settled: Decision, terms: Terms, *, same_viewer: bool) -> list[Outcome]:
     """The same answer for every photograph, or one for a viewer that several show."""
     code = EXIT_CODES[settled.outcome]
     outcomes = [Outcome(photo, _record(photo, None, settled, terms), code) for photo in photos]
@@ -186,14 +143,12 @@ def _settled(photos: list[Path], settled: Decision, terms: _Terms, *, same_viewe
     return [Outcome(photos[0], {**outcomes[0].record, "photo": [str(photo) for photo in photos]}, code)]
 
 
-def _decided(photo: Path, estimate: Estimate, terms: _Terms) -> Outcome:
-    from ageveil import decision
-
-    decided = decision.decide(estimate.distribution, terms.mark, terms.policy)
+def _decided(photo: Path, estimate: Estimate, terms: Terms) -> Outcome:
+    decided = terms.decide(estimate.distribution)
     return Outcome(photo, _record(photo, estimate, decided, terms), EXIT_CODES[decided.outcome])
 
 
-def _fused(photos: list[Path], estimates: list[Estimate | AgeveilError], terms: _Terms) -> Outcome:
+def _fused(photos: list[Path], estimates: list[Estimate | AgeveilError], terms: Terms) -> Outcome:
     """One decision from all photographs of one viewer; a photograph that cannot be used fails the whole."""
     from ageveil import decision
 
@@ -203,7 +158,7 @@ def _fused(photos: list[Path], estimates: list[Estimate | AgeveilError], terms: 
             raise type(estimate)(f"{photo}: {estimate}")
         usable.append(estimate)
     fused = decision.fuse([estimate.distribution for estimate in usable])
-    decided = decision.decide(fused, terms.mark, terms.policy)
+    decided = terms.decide(fused)
     record = _record(photos[0], usable[0], decided, terms)
     record["faces"] = [
         face for p, e in zip(photos, usable, strict=True) for face in estimate_record(p, e)["faces"]
@@ -212,7 +167,7 @@ def _fused(photos: list[Path], estimates: list[Estimate | AgeveilError], terms: 
     return Outcome(photos[0], record, EXIT_CODES[decided.outcome])
 
 
-def _record(photo: Path, estimate: Estimate | None, decided: Decision, terms: _Terms) -> dict[str, Any]:
+def _record(photo: Path, estimate: Estimate | None, decided: Decision, terms: Terms) -> dict[str, Any]:
     unread: dict[str, Any] = {
         "photo": str(photo), "approach": None, "model": None, "model_version": None, "licence": None,
         "resolution": None, "faces": [],
@@ -225,8 +180,8 @@ def _record(photo: Path, estimate: Estimate | None, decided: Decision, terms: _T
         "kind": decided.rating.kind,
         "minimum_age": decided.minimum_age,
         "buffer": decided.policy.buffer,
-        "buffer_source": terms.source,
-        "buffer_statement": None if terms.stored is None else terms.stored.statement(),
+        "buffer_source": decided.buffer_source,
+        "buffer_statement": decided.buffer_statement,
         "buffer_record": None if terms.stored is None else terms.stored.to_json(),
         "confidence": decided.policy.confidence,
         "probability_at_least": decided.probability_at_least,

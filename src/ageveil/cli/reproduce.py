@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -33,9 +33,10 @@ def reproduce(
         str | None,
         typer.Option(
             help="With commas between: the paper's baseline, its attention model, any others. By default "
-            "vgg16, vgg16-attention and the default model, as far as they are there."
+            "vgg16, vgg16-attention and the best one, as far as they are installed."
         ),
     ] = None,
+    licence: options.Licence = "any",
     validation: Annotated[
         str | None,
         typer.Option(help="Faces, named as in --data, on which the threshold of the minors' share is fixed."),
@@ -72,7 +73,7 @@ def reproduce(
 
     plots.check_installed()
     _make_directory(out)
-    names = _models(models)
+    names = _models(models, licence)
     pairs = report.questions(names)
     way = pipeline.Pipeline(model=names[0], detector=detector, landmarks=landmarks, allow_others=True)
     # Portraits first: what is wrong with one shows before the long work.
@@ -105,13 +106,25 @@ def reproduce(
     return 0
 
 
-def _models(text: str | None) -> list[str]:
-    from ageveil import estimation
+def _models(text: str | None, licence: Literal["any", "permissive"]) -> list[str]:
+    """The models asked for, or the paper's two and the best one, as far as they may be used.
+
+    Raises:
+        ValueError: One that was asked for is unknown, or its licence is not allowed.
+        ModelError: None is installed.
+    """
+    from ageveil import estimation, runtime
 
     if text is not None:
-        return [name.strip() for name in text.split(",")]
-    wanted = dict.fromkeys(("vgg16", "vgg16-attention", estimation.default_model()))
-    return [name for name in wanted if name in estimation.MODELS]
+        return [estimation.choose_model(name.strip(), licence) for name in text.split(",")]
+    paper = [
+        name
+        for name in ("vgg16", "vgg16-attention")
+        if (entry := estimation.MODELS.get(name)) is not None
+        and runtime.is_installed(entry.weights)
+        and (licence == "any" or entry.info.licence in estimation.PERMISSIVE)
+    ]
+    return list(dict.fromkeys([*paper, estimation.default_model(licence)]))
 
 
 def _make_directory(out: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ageveil.cli import options
-from ageveil.cli.output import console, print_json
+from ageveil.cli.output import console, print_json, shown
 
 Runs = Annotated[Path, typer.Option(help="Folder of all runs; each has a folder of its recipe's name in it.")]
 Prepared = Annotated[
@@ -64,7 +64,7 @@ def train(
         print_json(record)
     elif not quiet:
         console().print(
-            f"{run.folder}: {run.epochs} epochs on {run.training_faces} faces, loss {run.best_loss:.4f} on "
-            f"{run.validation_faces} validation faces"
+            f"{shown(run.folder)}: {run.epochs} epochs on {run.training_faces} faces, "
+            f"loss {run.best_loss:.4f} on {run.validation_faces} validation faces"
         )
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -247,16 +248,18 @@ def read_faces(
     ages: list[int] = []
     distributions: list[AgeDistribution] = []
     batch: list[AnonymizedFace] = []
-    for index, copies in zip(indices, map_ordered(prepare, indices, workers), strict=True):
-        advance()
-        if isinstance(copies, AgeveilError):
-            left_out[left_out_reason(copies)] += 1
-            continue
-        ages.append(_exact_age(faces.images[index]))
-        batch += copies
-        if len(batch) >= _BATCH:
-            distributions += estimation.estimate(batch, pipeline.model, threads=pipeline.options.threads)
-            batch.clear()
+    # Closed here rather than some time later, so that an error leaves no thread behind.
+    with contextlib.closing(map_ordered(prepare, indices, workers)) as prepared:
+        for index, copies in zip(indices, prepared, strict=True):
+            advance()
+            if isinstance(copies, AgeveilError):
+                left_out[left_out_reason(copies)] += 1
+                continue
+            ages.append(_exact_age(faces.images[index]))
+            batch += copies
+            if len(batch) >= _BATCH:
+                distributions += estimation.estimate(batch, pipeline.model, threads=pipeline.options.threads)
+                batch.clear()
     distributions += estimation.estimate(batch, pipeline.model, threads=pipeline.options.threads)
     starts = range(0, len(distributions), tries)
     grouped = tuple(tuple(distributions[start : start + tries]) for start in starts)
