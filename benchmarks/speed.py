@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
@@ -234,17 +234,16 @@ def batch_table() -> list[str]:
     ]
 
 
-def heading() -> list[str]:
-    """When, what and on what."""
+def heading(title: str, command: str, packages: Sequence[str]) -> list[str]:
+    """What was measured, when, how and on what."""
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, check=True, capture_output=True, text=True
     ).stdout.strip()
-    packages = ("numpy", "opencv-python-headless", "onnxruntime", "dlib-bin", "pillow", "pycryptodome")
     versions = ", ".join(f"{name} {version(name)}" for name in packages)
     return [
-        "# Speed and memory",
+        f"# {title}",
         "",
-        f"Command: `make bench`. Commit {commit}, {date.today()}, {os.cpu_count()} cores of {_processor()}, "
+        f"Command: `{command}`. Commit {commit}, {date.today()}, {os.cpu_count()} cores of {_processor()}, "
         f"Python {platform.python_version()}, {versions}.",
         "",
         "The machine is shared, so times vary; the ratio to the yardstick, measured in turn, is what counts.",
@@ -268,7 +267,8 @@ def main() -> None:
     out: Path = parser.parse_args().out
     cv2.setNumThreads(1)
     _, crop = Pipeline().align_viewer(read_image(PORTRAIT))
-    lines = heading()
+    packages = ("numpy", "opencv-python-headless", "onnxruntime", "dlib-bin", "pillow", "pycryptodome")
+    lines = heading("Speed and memory", "make bench", packages)
     with tempfile.TemporaryDirectory() as folder:
         sections: dict[str, Callable[[], list[str]]] = {
             "anonymization": lambda: crop_table(crop),

@@ -1,4 +1,4 @@
-"""Training end to end on prepared faces: it learns, resumes to the same weights, and refuses what does not fit."""
+"""Training end to end on prepared faces: it resumes to the same weights, and refuses what does not fit."""
 
 import os
 import re
@@ -143,7 +143,7 @@ def test_a_pupil_starts_from_its_teacher_and_imitates_it(run, smoke, prepared):
     np.testing.assert_allclose(answers[taught].sum(1), 1, atol=0.01)
 
 
-# What is refused ---------------------------------------------------------------------------------------------
+# What is refused --------------------------------------------------------------------------------------------
 
 
 def test_the_folder_of_another_recipe_is_refused(run, smoke, prepared):
@@ -181,7 +181,7 @@ def test_a_place_that_cannot_be_written_is_an_output_error(smoke, prepared):
         train(smoke, prepared=prepared, runs=Path("/dev/full"), hardware=HERE, progress=False)
 
 
-# Export of a run ---------------------------------------------------------------------------------------------
+# Export of a run --------------------------------------------------------------------------------------------
 
 
 def test_a_run_is_exported_with_all_that_is_needed(run, prepared, faces, tmp_path):

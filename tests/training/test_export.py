@@ -1,4 +1,4 @@
-"""ONNX files: the same answers, rounded weights as they should be, nothing written when something is wrong."""
+"""ONNX files: the same answers, weights rounded, nothing written where something is wrong."""
 
 import json
 
@@ -28,8 +28,7 @@ def sample():
 @pytest.fixture(scope="module")
 def network():
     torch.manual_seed(1)
-    made = Vgg16(32, attention=True).eval()
-    return made
+    return Vgg16(32, attention=True).eval()
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +98,7 @@ def test_a_file_that_cannot_be_written(network, sample, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["folder.onnx"]
 
 
-# Rounding, on a graph of one matrix ---------------------------------------------------------------------------
+# Rounding, on a graph of one matrix -------------------------------------------------------------------------
 
 
 def product(values):

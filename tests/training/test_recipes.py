@@ -63,7 +63,7 @@ def test_a_wrong_entry_is_named(tmp_path, change, place):
 
 
 def test_an_unknown_network_is_named(tmp_path):
-    with pytest.raises(DataError, match="wrong at network: .*unknown network 'lenet'"):
+    with pytest.raises(DataError, match=r"wrong at network: .*unknown network 'lenet'"):
         load_recipe(written(tmp_path, SMALLEST.replace("mobilenet", "lenet")))
 
 

@@ -1,0 +1,169 @@
+"""Measure how fast estimators answer and train, beside the machine's own matrix multiplication.
+
+    python benchmarks/estimator.py --out benchmarks/estimator.md
+
+Networks are mostly matrix products, so the yardstick is float32 matrix multiplication by PyTorch on as many
+threads, measured in turn with the network. A ratio of 1 to "its arithmetic" would mean that a network runs as
+fast as the multiplications in it alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from ageveil import estimation
+from ageveil.anonymization import anonymize_crop
+from ageveil.image import read_image
+from ageveil.pipeline import Pipeline
+from ageveil.runtime import open_session
+from ageveil.training.networks import get_network
+from ageveil.types import AnonymizedFace
+from speed import PORTRAIT, heading, in_turn, process, seconds, summary
+
+_SIDE = 1536  # of the yardstick's matrices: 7.2 GFLOP a product
+_RUNS = 15
+
+
+def gflop(network: str, side: int) -> float:
+    """Arithmetic of one crop in a network, in 10**9 operations; a multiplication and an addition are two."""
+    total = 0
+
+    def count(module: torch.nn.Module, _: object, output: torch.Tensor) -> None:
+        nonlocal total
+        if isinstance(module, torch.nn.Conv2d):
+            per_place = module.weight[0].numel() * module.out_channels
+            total += 2 * per_place * output.shape[2] * output.shape[3]
+        elif isinstance(module, torch.nn.Linear):
+            total += 2 * module.weight.numel()
+
+    built = get_network(network).build(side).eval()
+    for module in built.modules():
+        module.register_forward_hook(count)
+    crops, mask = (
+        torch.zeros(1, side, side, 3, dtype=torch.uint8),
+        torch.zeros(1, side, side, dtype=torch.bool),
+    )
+    with torch.inference_mode():
+        built(crops, mask)
+    return total / 1e9
+
+
+def multiplication(threads: int, kind: torch.dtype = torch.float32) -> Callable[[], float]:
+    """Seconds that 10**9 operations of a matrix product take."""
+    a, b = (torch.rand(_SIDE, _SIDE).to(kind) for _ in range(2))
+
+    def run() -> float:
+        torch.set_num_threads(threads)
+        return seconds(lambda: a @ b) / (2 * _SIDE**3 / 1e9)
+
+    return run
+
+
+def faces(count: int) -> list[AnonymizedFace]:
+    """Masked faces of 224 pixels."""
+    _, crop = Pipeline("mask").align_viewer(read_image(PORTRAIT))
+    return [anonymize_crop(crop, "mask") for _ in range(count)]
+
+
+def serving_table() -> list[str]:
+    """Each installed model on one crop and one core, and on batches of 32 and two cores."""
+    lines = [
+        "| model | one crop, one core, ms | × its arithmetic | 32 at a time, two cores, faces/s | MiB |",
+        "|---|---|---|---|---|",
+    ]
+    one, batch = faces(1), faces(32)
+    for name, entry in estimation.MODELS.items():
+        times = in_turn(
+            {
+                "one": lambda name=name: seconds(lambda: estimation.estimate(one, name, threads=1)),  # type: ignore[misc]
+                "product": multiplication(1),
+                "batch": lambda name=name: seconds(lambda: estimation.estimate(batch, name, threads=2)),  # type: ignore[misc]
+            },
+            _RUNS,
+        )
+        share = ""
+        if (arithmetic := _arithmetic(entry)) is not None:
+            ratio = statistics.median(
+                a / (b * arithmetic) for a, b in zip(times["one"], times["product"], strict=True)
+            )
+            share = f"{ratio:.2f} ({arithmetic:.2f} GFLOP)"
+        rate = 32 / statistics.median(times["batch"])
+        lines.append(f"| {name} | {summary(times['one'])} | {share} | {rate:.0f} | {_memory(name):.0f} |")
+    return lines
+
+
+def _arithmetic(entry: estimation.Estimator) -> float | None:
+    metadata = open_session(entry.weights, 1).metadata
+    if "network" not in metadata:
+        return None
+    return gflop(metadata["network"].strip('"'), int(metadata["side"]))
+
+
+def _memory(name: str) -> float:
+    """Peak memory of a process that loads a model and estimates one crop, in MiB."""
+    code = (
+        "import numpy as np; from ageveil import estimation\n"
+        "from ageveil.types import AnonymizedFace, Receipt\n"
+        "receipt = Receipt('mask', {}, (20, 40, 200, 100), (20, 40, 200, 100), (224, 224))\n"
+        "face = AnonymizedFace(np.zeros((224, 224, 3), np.uint8), np.zeros((224, 224), bool), receipt)\n"
+        f"estimation.estimate([face], {name!r}, threads=1)"
+    )
+    return process(sys.executable, "-c", code)[1]
+
+
+def training_table() -> list[str]:
+    """Training steps in bfloat16 on two cores, against the machine's own bfloat16 product."""
+    lines = ["| network | side | batch | faces/s | share of the peak, % |", "|---|---|---|---|---|"]
+    for name, side, size in (("mobilenet", 160, 64), ("efficientnet-lite0", 160, 64), ("vgg16", 112, 32)):
+        step = _step(name, side, size)
+        times = in_turn({"step": step, "product": multiplication(2, torch.bfloat16)}, 5)
+        # Forward, gradients of the inputs and gradients of the weights cost about the same.
+        needed = [3 * gflop(name, side) * size * product for product in times["product"]]
+        peak = statistics.median(a / b for a, b in zip(needed, times["step"], strict=True))
+        rate = size / statistics.median(times["step"])
+        lines.append(f"| {name} | {side} | {size} | {rate:.0f} | {100 * peak:.0f} |")
+    return lines
+
+
+def _step(name: str, side: int, size: int) -> Callable[[], float]:
+    network = get_network(name).build(side)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = torch.optim.AdamW(network.parameters(), 1e-6)
+    crops = torch.randint(0, 256, (size, 224, 224, 3), dtype=torch.uint8)
+    mask = torch.zeros(size, 224, 224, dtype=torch.bool)
+
+    def run() -> float:
+        torch.set_num_threads(2)
+        start = time.perf_counter()
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = network(crops, mask)
+        logits.float().logsumexp(1).mean().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        return time.perf_counter() - start
+
+    return run
+
+
+def main() -> None:
+    """Measure and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True)
+    out = parser.parse_args().out
+    command = "python benchmarks/estimator.py --out benchmarks/estimator.md"
+    lines = heading("How fast estimators answer and train", command, ("numpy", "onnxruntime", "torch"))
+    lines += serving_table()
+    lines += ["", "Training, preparation of the faces left out:", "", *training_table()]
+    out.write_text("\n".join(lines) + "\n", "utf-8")
+    print(out.read_text("utf-8"))
+
+
+if __name__ == "__main__":
+    main()
