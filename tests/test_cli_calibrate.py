@@ -78,8 +78,9 @@ def test_a_buffer_is_solved_stored_checked_and_quoted(run, prepared, folder, tmp
     record = run("calibrate", *words, "--check", f"prepared:{prepared}", "--json").json
     (stored,) = calibration.read_buffers(out)
     assert {**stored.to_json(), "statement": stored.statement()} == {
-        name: value for name, value in record.items() if name not in {"left_out", "check"}
+        name: value for name, value in record.items() if name not in {"left_out", "check", "licence"}
     }
+    assert record["licence"] == MODELS["dlib-age"].info.licence
     ages = [image.age for image in load_prepared(prepared).images]
     assert record["faces"] == sum(13 <= age <= 17 for age in ages)
     assert record["adults"] == sum(age >= 25 for age in ages)

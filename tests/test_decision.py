@@ -154,7 +154,9 @@ def test_a_group_across_the_threshold_counts_for_neither_side(
 
 def test_a_straddling_group_beside_others() -> None:
     # 0-2, 4-6, 8-13 below 17; 15-20 across; the rest above
-    decision = decide(groups(0, 0.0625, 0.0625, 0.25, 0.5, 0.125, 0, 0), rated(17), Policy(confidence=0.625, buffer=0))
+    decision = decide(
+        groups(0, 0.0625, 0.0625, 0.25, 0.5, 0.125, 0, 0), rated(17), Policy(confidence=0.625, buffer=0)
+    )
     assert (decision.outcome, decision.probability_at_least, decision.probability_below) == (
         "allow",
         0.625,

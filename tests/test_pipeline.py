@@ -4,6 +4,7 @@ Where the eyes of the portraits lie was read off the pictures by hand, and the s
 worked out from its definition at a crop of 224 pixels.
 """
 
+import contextlib
 import io
 import itertools
 import json
@@ -11,6 +12,7 @@ import os
 import re
 import threading
 import time
+from dataclasses import replace
 from types import SimpleNamespace
 
 import cv2
@@ -19,13 +21,14 @@ import pytest
 from PIL import Image as PillowImage
 
 import ageveil
-from ageveil import ciphers, detection
+from ageveil import calibration, ciphers, detection, estimation
 from ageveil.anonymization import APPROACHES, draw_key, get_approach
 from ageveil.detection import DetectorOptions
 from ageveil.draws import ChaChaDraws
 from ageveil.errors import (
     AgeveilError,
     CipherError,
+    DataError,
     ImageLimitError,
     LeakError,
     NoFaceError,
@@ -44,6 +47,7 @@ from ageveil.pipeline import (
     receipt_path,
     save_anonymized,
 )
+from ageveil.runtime import locate
 from ageveil.types import Box, Policy, Receipt
 
 PROTECTIVE = [name for name in APPROACHES if name != "original"]
@@ -369,6 +373,81 @@ def test_rate_follows_the_rule(portraits, name, buffer):
     assert decision.minimum_age == 18
 
 
+@pytest.fixture
+def stored_buffers(tmp_path, monkeypatch):
+    """A model whose weights lie in a package with buffers of 18 years behind the mask."""
+    package = tmp_path / "weights_with_buffers"
+    package.mkdir()
+    dlib = estimation.MODELS["dlib-age"]
+    (package / "age.onnx").write_bytes(locate(dlib.weights).read_bytes())
+    record = calibration.Buffer(
+        board="pegi", rating="18", minimum_age=18, approach="mask", model="stored",
+        sha256=dlib.info.sha256, confidence=0.9, max_false_accept=0.01, window=5, tries=1, level=0.95,
+        buffer=7, faces=320, accepted=0, bound=0.0094, adults=9, adults_allowed=8, data="d",
+        validation=None, seed=0,
+    )  # fmt: skip
+    (package / "buffers.json").write_text(calibration.format_buffers([record]))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    weights = replace(dlib.weights, package=package.name, file="age.onnx")
+    stored = replace(dlib, info=replace(dlib.info, name="stored"), weights=weights)
+    monkeypatch.setattr(estimation, "MODELS", {"stored": stored, "dlib-age": dlib})
+    return record
+
+
+def test_rate_applies_the_stored_buffer_and_says_so(astronaut, stored_buffers):
+    # The model stands first, so the free function takes it too.
+    decision = ageveil.rate(astronaut, "pegi", "18", approach="mask", policy=Policy(0.9))
+    years = Pipeline("mask", "stored").estimate(astronaut).distribution.years
+    assert decision.probability_at_least == pytest.approx(years[25:].sum(), abs=1e-12)
+    assert (decision.policy.buffer, decision.buffer_source) == (7, "stored")
+    assert decision.buffer_statement == stored_buffers.statement()
+    assert "the buffer for 7 more" in decision.reason
+
+
+@pytest.mark.parametrize(
+    ("approach", "model", "board", "rating", "policy", "buffer", "source"),
+    [
+        ("mask", "stored", "mpa", "NC-17", Policy(0.9), 7, "stored"),  # another board's 18
+        ("mask", "stored", "pegi", "18", Policy(0.9, 2), 2, "hand"),
+        ("mask", "stored", "pegi", "18", Policy(0.9, 0), 0, "hand"),
+        ("mask", "stored", "pegi", "18", Policy(0.91), 0, "none"),
+        ("mask", "stored", "pegi", "16", Policy(0.9), 0, "none"),
+        ("blur", "stored", "pegi", "18", Policy(0.9), 0, "none"),
+        ("mask", "dlib-age", "pegi", "18", Policy(0.9), 0, "none"),
+        ("mask", "stored", "mpa", "G", Policy(0.9), 0, "none"),
+        ("mask", "stored", "mpa", "NC-17", Policy(0.9, waive_voluntary=True), 0, "none"),
+    ],
+)
+def test_a_stored_buffer_counts_for_what_it_was_solved_for(
+    stored_buffers, approach, model, board, rating, policy, buffer, source
+):
+    terms = Pipeline(approach, model).terms(ageveil.get_rating(board, rating), policy)
+    assert (terms.policy, terms.source) == (replace(policy, buffer=buffer), source)
+    assert terms.stored == (stored_buffers if source == "stored" else None)
+    settled = terms.settle()
+    if settled is not None:
+        assert (settled.policy.buffer, settled.buffer_source, settled.buffer_statement) == (0, "none", None)
+
+
+def test_a_file_of_buffers_takes_the_place_of_the_stored_ones(stored_buffers, tmp_path):
+    path = tmp_path / "mine.json"
+    path.write_text(calibration.format_buffers([replace(stored_buffers, buffer=3)]))
+    rating = ageveil.get_rating("pegi", "18")
+    assert Pipeline("mask", "stored", buffers=path).terms(rating, Policy(0.9)).policy.buffer == 3
+    path.write_text(calibration.format_buffers([]))
+    assert Pipeline("mask", "stored", buffers=path).terms(rating, Policy(0.9)).source == "none"
+    path.write_text("{}")
+    with pytest.raises(DataError, match="expected buffers of version 1"):
+        Pipeline("mask", "stored", buffers=path).terms(rating, Policy(0.9))
+    path.unlink()
+    with pytest.raises(DataError, match="cannot read"):
+        Pipeline("mask", "stored", buffers=path).rate(tmp_path / "unread.jpg", "pegi", "18")
+    # What no face decides reads no file.
+    assert (
+        Pipeline("mask", "stored", buffers=path).rate(tmp_path / "unread.jpg", "mpa", "G").outcome == "allow"
+    )
+
+
 def test_unknown_boards_and_ratings_list_the_choices(tmp_path):
     with pytest.raises(ValueError, match="choose one of mpa, esrb"):
         Pipeline().rate(tmp_path / "missing.jpg", "ofcom", "R")
@@ -418,6 +497,22 @@ def test_estimate_many_equals_one_by_one(astronaut, grace_hopper, portraits, tmp
         assert result.distribution.years == pytest.approx(alone.distribution.years, abs=1e-5)
     kinds = [type(result) for result in results if isinstance(result, AgeveilError)]
     assert kinds == [UnreadableImageError, UnreadableImageError, NoFaceError]
+
+
+def test_estimate_many_that_is_closed_leaves_no_work_behind(astronaut):
+    read = []
+
+    def photos():
+        for number in range(100):
+            read.append(number)
+            yield astronaut
+
+    with contextlib.closing(Pipeline("mask").estimate_many(photos(), workers=1)) as results:
+        next(results)
+    count, threads = len(read), threading.active_count()
+    time.sleep(0.1)
+    assert len(read) == count <= 4
+    assert threading.active_count() <= threads
 
 
 def test_estimate_many_of_none_is_none():

@@ -194,7 +194,8 @@ def estimate(
         ValueError: Unknown model, or something else than an anonymized face.
         ModelError: Its weights are missing or damaged, or it returned no probabilities.
     """
-    entry = get_model(choose_model(model))
+    name = choose_model(model)
+    entry = get_model(name)
     for face in faces:
         if not isinstance(face, AnonymizedFace):
             raise ValueError(f"an estimator accepts anonymized faces only, got a {type(face).__name__}")
@@ -209,7 +210,7 @@ def estimate(
                 for row, face in zip(rows, batch, strict=True)
             ]
         except ValueError as error:
-            raise ModelError(f"the model {entry.info.name} returned no probabilities: {error}") from error
+            raise ModelError(f"the model {name} returned no probabilities: {error}") from error
     return tuple(result)
 
 

@@ -1,6 +1,7 @@
 """Buffers against brute force, published sample sizes and SciPy; the reading against the pipeline itself."""
 
 import math
+import time
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from ageveil.evaluation.intervals import upper_limit
 from ageveil.image import read_image, write_image
 from ageveil.pipeline import Pipeline
 from ageveil.training.labels import LabelledImage
-from ageveil.types import AgeDistribution, ModelInfo
+from ageveil.types import AgeDistribution, CanonicalCrop, ModelInfo
 
 PEGI18 = get_rating("pegi", "18")
 YEARS = ModelInfo("years", "1", "CC0-1.0", "year", "0" * 64, "a test")
@@ -379,6 +380,25 @@ def test_an_error_of_the_model_is_not_left_out(portraits):
     broken = accuracy.Faces("folder", portraits.images, crop, 1)
     with pytest.raises(ModelError, match="damaged"):
         calibration.read_faces(broken, [0], Pipeline("mask"))
+
+
+def test_an_error_in_the_middle_ends_the_reading():
+    # Not one label is an exact age, and cropping takes its time: the first face ends it all.
+    begun = []
+
+    def crop(index):
+        begun.append(index)
+        time.sleep(0.05)
+        return CanonicalCrop(np.zeros((224, 224, 3), np.uint8), np.full((5, 2), 99.0), np.eye(2, 3), 0.0)
+
+    images = tuple(LabelledImage(Path(f"{number}.jpg"), 10, 20) for number in range(100))
+    faces = accuracy.Faces("folder", images, crop, 100)
+    with pytest.raises(DataError, match="an interval") as error:
+        calibration.read_faces(faces, range(100), Pipeline("original"), workers=1)
+    # The error is still at hand, and with it all that it went through; yet nothing goes on.
+    count = len(begun)
+    time.sleep(0.2)
+    assert len(begun) == count <= 3, error
 
 
 def test_a_calibration_is_put_on_record():

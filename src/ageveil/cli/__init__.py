@@ -69,8 +69,8 @@ def _explain(error: BaseException) -> tuple[str, int]:
             message, code = str(error), error.exit_code
         case ValueError():
             message, code = str(error), 2
-        case ModuleNotFoundError() if extra := _EXTRAS.get((error.name or "").partition(".")[0]):
-            message = f"{error.name} is missing: run `pip install 'ageveil[{extra}]'`"
+        case ModuleNotFoundError() if (name := (error.name or "").partition(".")[0]) in _EXTRAS:
+            message, code = f"{name} is missing: run `pip install 'ageveil[{_EXTRAS[name]}]'`", 2
         case KeyboardInterrupt() | EOFError():
             message, code = "interrupted", _INTERRUPTED
         case OSError():

