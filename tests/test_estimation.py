@@ -429,3 +429,105 @@ def test_the_graph_of_dlibs_model_takes_chips_of_64(tmp_path):
     (given,) = model.graph.input
     assert given.name == "images"
     assert [d.dim_value for d in given.type.tensor_type.shape.dim[1:]] == [3, 64, 64]
+
+
+# --- The project's own graphs ---
+
+
+def red_and_eyes(outputs=8):
+    """A graph as `ageveil export` writes it, simple enough to follow by hand.
+
+    Class k of N gets softmax(k * share of the eye region + k * mean red / 255); `response` is the crop's red.
+    """
+    ramp = helper.make_tensor("ramp", TensorProto.FLOAT, [1, outputs], [float(i) for i in range(outputs)])
+    constants = [
+        ramp,
+        helper.make_tensor("axes", TensorProto.INT64, [2], [1, 2]),
+        helper.make_tensor("first", TensorProto.INT64, [], [0]),
+        helper.make_tensor("top", TensorProto.FLOAT, [], [255.0]),
+        helper.make_tensor("last", TensorProto.INT64, [1], [1]),
+    ]
+    nodes = [
+        helper.make_node("Cast", ["crops"], ["levels"], to=TensorProto.FLOAT),
+        helper.make_node("Gather", ["levels", "first"], ["red"], axis=3),
+        helper.make_node("ReduceMean", ["red", "axes"], ["mean"], keepdims=0),
+        helper.make_node("Div", ["mean", "top"], ["bright"]),
+        helper.make_node("Cast", ["eye_mask"], ["inside"], to=TensorProto.FLOAT),
+        helper.make_node("ReduceMean", ["inside", "axes"], ["share"], keepdims=0),
+        helper.make_node("Add", ["bright", "share"], ["level"]),
+        helper.make_node("Unsqueeze", ["level", "last"], ["column"]),
+        helper.make_node("Mul", ["column", "ramp"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["probabilities"], axis=1),
+        helper.make_node("Unsqueeze", ["red", "last"], ["response"]),
+    ]
+    given = [
+        helper.make_tensor_value_info("crops", TensorProto.UINT8, ["N", "S", "S", 3]),
+        helper.make_tensor_value_info("eye_mask", TensorProto.BOOL, ["N", "S", "S"]),
+    ]
+    returned = [
+        helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", outputs]),
+        helper.make_tensor_value_info("response", TensorProto.FLOAT, ["N", 1, "S", "S"]),
+    ]
+    body = helper.make_graph(nodes, "own", given, returned, constants)
+    model = helper.make_model(body, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    model.metadata_props.add(key="temperatures", value='{"mask": 2.0, "original": 0.5}')
+    return model.SerializeToString()
+
+
+@pytest.mark.parametrize(("approach", "temperature"), [("mask", 2.0), ("original", 0.5), ("blur", 1.0)])
+def test_an_own_graph_gets_crop_and_mask_and_is_cooled_by_approach(installed, approach, temperature):
+    installed(red_and_eyes(101), probabilities=estimation._graph_probabilities)
+    eyes = np.zeros((64, 64), np.bool_)
+    eyes[:16] = True
+    bare = [face_of(np.full((64, 64, 3), level, np.uint8), approach) for level in (0, 90, 255)]
+    faces = [*bare, *(replace(face, eye_mask=eyes) for face in bare)]
+    for face, one in zip(faces, estimate(faces, "other"), strict=True):
+        level = face.pixels[..., 0].mean() / 255 + face.eye_mask.mean()
+        weights = [math.exp(level * k / temperature) for k in range(101)]
+        np.testing.assert_allclose(one.years, np.array(weights) / sum(weights), rtol=1e-3, atol=1e-9)
+
+
+def test_crops_of_several_sizes_keep_their_order(installed):
+    installed(red_and_eyes(101), probabilities=estimation._graph_probabilities)
+    faces = [face_of(np.full((side, side, 3), side, np.uint8)) for side in (64, 96, 96, 64, 128)]
+    together = estimate(faces, "other")
+    for face, one in zip(faces, together, strict=True):
+        np.testing.assert_allclose(one.years, estimate([face], "other")[0].years, rtol=1e-6)
+
+
+def test_response_maps_come_from_the_graph(installed):
+    installed(red_and_eyes(), probabilities=estimation._graph_probabilities)
+    faces = [face_of(np.full((64, 64, 3), level, np.uint8)) for level in range(40)]  # more than a batch
+    maps = estimation.response_maps(faces, "other")
+    assert maps.shape == (40, 1, 64, 64)
+    np.testing.assert_array_equal(maps, np.stack([face.pixels[None, ..., 0] for face in faces]))
+    mixed = [faces[0], face_of(np.zeros((96, 96, 3), np.uint8))]
+    for bad in ([], mixed):
+        with pytest.raises(ValueError, match="one face or more, all of one size"):
+            estimation.response_maps(bad, "other")
+
+
+def test_a_model_without_response_maps_says_so(portrait):
+    with pytest.raises(ValueError, match="no response maps"):
+        estimation.response_maps([anonymize_crop(portrait, "mask")], "dlib-age")
+
+
+# --- Which model is the default ---
+
+
+def test_the_first_installed_model_is_the_default_and_licences_restrict_it(installed, monkeypatch):
+    installed(b"")
+    other, dlib_age = estimation.MODELS["other"], MODELS["dlib-age"]
+    research = replace(other, info=replace(other.info, licence="LicenseRef-research-only"))
+    absent = replace(other, weights=replace(other.weights, package="no_such_package_anywhere"))
+    monkeypatch.setattr(estimation, "MODELS", {"absent": absent, "research": research, "free": dlib_age})
+    assert estimation.default_model() == estimation.choose_model(None) == "research"
+    assert estimation.default_model("permissive") == estimation.choose_model(None, "permissive") == "free"
+    assert estimation.choose_model("research") == "research"
+    with pytest.raises(ValueError, match="under LicenseRef-research-only, which is not permissive"):
+        estimation.choose_model("research", "permissive")
+    with pytest.raises(ValueError, match="a licence is any or permissive, got 'free'"):
+        estimation.default_model("free")
+    monkeypatch.setattr(estimation, "MODELS", {"absent": absent})
+    with pytest.raises(ModelError, match="no weights are installed"):
+        estimation.default_model()

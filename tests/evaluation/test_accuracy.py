@@ -422,3 +422,12 @@ def test_utkface_lands_at_the_published_figures(ageveil_data, approach, exact, o
         # Three standard deviations of a share of so many faces, and 1.5 points for another framing.
         tolerance = 300 * math.sqrt(published / 100 * (1 - published / 100) / report.faces) + 1.5
         assert abs(estimate.value - published) <= tolerance
+
+
+def test_a_part_of_the_faces_keeps_their_crops(images):
+    faces = accuracy.photographs(images, WAY, dataset="utkface")
+    some = accuracy.part(faces, [3, 0])
+    assert some.images == (faces.images[3], faces.images[0])
+    assert some.total == 2
+    for place, index in enumerate((3, 0)):
+        np.testing.assert_array_equal(some.crop(place).pixels, faces.crop(index).pixels)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,8 +16,6 @@ if TYPE_CHECKING:
     from ageveil.calibration import Buffer
     from ageveil.evaluation.accuracy import Faces
     from ageveil.evaluation.calibration import Reading
-
-_HOLD_OUT = re.compile(r"([0-9]{1,3})-([0-9]{1,3}):([0-9.]+)")
 
 
 def calibrate(
@@ -40,15 +37,9 @@ def calibrate(
     approach: options.EstimateApproach = "mosaic",
     model: options.Model = None,
     licence: options.Licence = "any",
-    validation_share: Annotated[
-        float | None,
-        typer.Option(help="Take the recipe's validation faces alone: the share that it kept out."),
-    ] = None,
-    validation_seed: Annotated[int, typer.Option(min=0, help="Seed of that split.")] = 2018,
-    hold_out: Annotated[
-        list[str] | None,
-        typer.Option(help="Larger share of that split for some ages, as 13-17:0.5. Repeatable."),
-    ] = None,
+    validation_share: options.ValidationShare = None,
+    validation_seed: options.ValidationSeed = 2018,
+    hold_out: options.HoldOut = None,
     out: Annotated[Path | None, typer.Option(help="Add the buffer to this file, as buffers.json.")] = None,
     check: Annotated[
         str | None, typer.Option(help="Then measure the buffer on these faces, named as with --data.")
@@ -73,7 +64,7 @@ def calibrate(
     question = calibration.Question(boards.get_rating(board, rating), confidence, max_false_accept, tries)
     chosen = estimation.choose_model(model, licence)
     way = pipeline.Pipeline(approach, chosen, detector, landmarks, allow_others=True)
-    held = _held_out(hold_out or [], validation_share)
+    held = options.held_out(hold_out or [], validation_share)
     if out is not None:
         _existing(out)  # a file that cannot take the result is told before the work
 
@@ -106,19 +97,6 @@ def calibrate(
     elif not quiet:
         _show(buffer, record, out)
     return 0
-
-
-def _held_out(texts: Sequence[str], share: float | None) -> dict[tuple[int, int], float]:
-    """The ages of which a larger share was kept out of training."""
-    if texts and share is None:
-        raise ValueError("--hold-out goes with --validation-share")
-    found = {}
-    for text in texts:
-        match = _HOLD_OUT.fullmatch(text)
-        if match is None:
-            raise ValueError(f"expected ages and a share as 13-17:0.5, got {text!r}")
-        found[int(match[1]), int(match[2])] = float(match[3])
-    return found
 
 
 def _validating(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -40,6 +42,37 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only; w
 Workers = Annotated[
     int | None, typer.Option(min=1, help="Photographs at a time; by default one for each core.")
 ]
+ValidationShare = Annotated[
+    float | None,
+    typer.Option(help="Take the recipe's validation faces alone: the share that it kept out of training."),
+]
+ValidationSeed = Annotated[int, typer.Option(min=0, help="Seed of that split.")]
+HoldOut = Annotated[
+    list[str] | None,
+    typer.Option(help="Larger share of that split for some ages, as 13-17:0.5. Repeatable."),
+]
+
+_HOLD_OUT = re.compile(r"([0-9]{1,3})-([0-9]{1,3}):([0-9.]+)")
+
+
+def held_out(texts: Sequence[str], share: float | None) -> dict[tuple[int, int], float]:
+    """The ages of which a larger share was kept out of training.
+
+    >>> held_out(["13-17:0.5"], 0.1)
+    {(13, 17): 0.5}
+
+    Raises:
+        ValueError: A text is of another form, or there is no share for the other ages.
+    """
+    if texts and share is None:
+        raise ValueError("--hold-out goes with --validation-share")
+    found = {}
+    for text in texts:
+        match = _HOLD_OUT.fullmatch(text)
+        if match is None:
+            raise ValueError(f"expected ages and a share as 13-17:0.5, got {text!r}")
+        found[int(match[1]), int(match[2])] = float(match[3])
+    return found
 
 
 def approaches(text: str) -> list[str]:

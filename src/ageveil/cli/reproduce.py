@@ -41,6 +41,9 @@ def reproduce(
         str | None,
         typer.Option(help="Faces, named as in --data, on which the threshold of the minors' share is fixed."),
     ] = None,
+    validation_share: options.ValidationShare = None,
+    validation_seed: options.ValidationSeed = 2018,
+    hold_out: options.HoldOut = None,
     portrait: Annotated[
         list[Path] | None,
         typer.Option(help="A portrait that may be shown, for Fig. 1 and Fig. 3; may be given several times."),
@@ -70,6 +73,7 @@ def reproduce(
     from ageveil import pipeline
     from ageveil.evaluation import accuracy, page, plots, report
     from ageveil.image import write_text
+    from ageveil.training import splits
 
     plots.check_installed()
     _make_directory(out)
@@ -79,7 +83,13 @@ def reproduce(
     # Portraits first: what is wrong with one shows before the long work.
     sheets, responses = _portraits(portrait or [], names, way, seed)
     faces = accuracy.open_faces(data, way, limit=limit, seed=seed)
+    held = options.held_out(hold_out or [], validation_share)
     fixing = accuracy.open_faces(validation, way, limit=limit, seed=seed) if validation else None
+    if fixing is not None and validation_share is not None:
+        _, kept = splits.split_validation(
+            fixing.images, share=validation_share, hold_out=held, seed=validation_seed
+        )
+        fixing = accuracy.part(fixing, kept.tolist())
 
     def answer(asked: Faces, title: str) -> dict[tuple[str, str], accuracy.Estimates]:
         with progress(title, len(asked.images), quiet=quiet) as bar:

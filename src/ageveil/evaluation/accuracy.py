@@ -101,6 +101,13 @@ def open_faces(spec: str, pipeline: Pipeline, *, limit: int | None = None, seed:
     return photographs(images, pipeline, dataset=dataset.name, labels_left_out=dataset.left_out)
 
 
+def part(faces: Faces, indices: Sequence[int]) -> Faces:
+    """Some of the faces, in the order of `indices`; faces that were left out beforehand do not count."""
+    chosen = tuple(indices)
+    images = tuple(faces.images[index] for index in chosen)
+    return Faces(faces.dataset, images, lambda index: faces.crop(chosen[index]), len(chosen))
+
+
 def photographs(
     images: Sequence[LabelledImage],
     pipeline: Pipeline,
