@@ -426,8 +426,8 @@ def test_utkface_lands_at_the_published_figures(ageveil_data, approach, exact, o
 
 def test_a_part_of_the_faces_keeps_their_crops(images):
     faces = accuracy.photographs(images, WAY, dataset="utkface")
-    some = accuracy.part(faces, [3, 0])
-    assert some.images == (faces.images[3], faces.images[0])
+    some = accuracy.part(faces, [5, 0])
+    assert some.images == (faces.images[5], faces.images[0])
     assert some.total == 2
-    for place, index in enumerate((3, 0)):
+    for place, index in enumerate((5, 0)):
         np.testing.assert_array_equal(some.crop(place).pixels, faces.crop(index).pixels)
