@@ -68,33 +68,59 @@ def test_equal_seeds_make_equal_weights(run, smoke, prepared, tmp_path):
         assert torch.equal(weights_of(again.folder)[name], tensor), name
 
 
-def test_a_run_killed_after_an_epoch_goes_on_to_the_same_weights(run, prepared, tmp_path):
-    code = (
-        "import sys; from pathlib import Path; from ageveil.training.engine import *; "
-        "from ageveil.training.recipes import load_recipe\n"
-        "class Slow(TrainingFaces):\n"
-        "    def __getitem__(self, key):\n"
-        "        import time; time.sleep(0.05); return super().__getitem__(key)\n"
-        "import ageveil.training.engine as engine; engine.TrainingFaces = Slow\n"
-        "train(load_recipe(Path(sys.argv[1])), prepared=Path(sys.argv[2]), runs=Path(sys.argv[3]),\n"
-        "      hardware=Hardware('cpu', workers=0), progress=False)"
-    )
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, SMOKE, prepared, tmp_path], stderr=subprocess.DEVNULL
-    )
-    last = tmp_path / "smoke" / engine.LAST_FILE
-    deadline = time.monotonic() + 120
-    while not last.exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert last.exists()
-    assert not (tmp_path / "smoke" / engine.WEIGHTS_FILE).exists(), "it ended before it was killed"
+# A slow run in a process of its own, so that it can be stopped between its two epochs.
+SLOW_RUN = """
+import sys, time
+from pathlib import Path
+import ageveil.training.engine as engine
+from ageveil.training.faces import TrainingFaces
+from ageveil.training.recipes import load_recipe
+
+class Slow(TrainingFaces):
+    def __getitem__(self, key):
+        time.sleep(0.1)
+        return super().__getitem__(key)
+
+engine.TrainingFaces = Slow
+recipe, prepared, runs = map(Path, sys.argv[1:])
+engine.train(load_recipe(recipe), prepared=prepared, runs=runs, hardware=engine.Hardware("cpu", workers=0),
+             progress=False)
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_a_run_stopped_after_an_epoch_goes_on_to_the_same_weights(run, prepared, tmp_path, how):
+    command = [sys.executable, "-c", SLOW_RUN, SMOKE, prepared, tmp_path]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        last = tmp_path / "smoke" / engine.LAST_FILE
+        deadline = time.monotonic() + 300
+        while not last.exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        process.send_signal(how)
+        said = process.communicate()[1]
+    assert last.exists(), said
+    assert not (tmp_path / "smoke" / engine.WEIGHTS_FILE).exists(), "it ended before it was stopped"
+    if how == signal.SIGINT:
+        assert said.rstrip().endswith("KeyboardInterrupt")
     with pytest.raises(DataError, match="not finished"):
         load_run(tmp_path / "smoke")
     resumed = train(load_recipe(SMOKE), prepared=prepared, runs=tmp_path, hardware=HERE, progress=False)
     for name, tensor in weights_of(run.folder).items():
         assert torch.equal(weights_of(resumed.folder)[name], tensor), name
+
+
+def test_a_full_disk_is_an_output_error_and_the_run_goes_on_later(prepared, tmp_path):
+    # Files may not grow over a megabyte: a checkpoint does.
+    limited = (
+        "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))\n"
+        + SLOW_RUN.replace("0.1", "0")
+    )
+    command = [sys.executable, "-c", limited, SMOKE, prepared, tmp_path]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "OutputError: the run cannot be written" in ended.stderr
+    assert (
+        train(load_recipe(SMOKE), prepared=prepared, runs=tmp_path, hardware=HERE, progress=False).epochs == 2
+    )
 
 
 def test_faces_to_train_and_to_validate_on_are_disjoint(smoke, faces):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
+import signal
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -99,6 +101,11 @@ class _Engine(pl.LightningModule):
         self._low, self._high = torch.from_numpy(pool.low), torch.from_numpy(pool.high)
         self._weights = torch.from_numpy(_emphasis(pool, recipe))
         self._teacher = teacher
+
+    def on_train_batch_start(self, *_: Any) -> None:  # noqa: ANN401 - Lightning's own signature
+        # Dropout too depends on the seed, the step and the process alone, so that a resumed run repeats it.
+        state = np.random.SeedSequence([self._recipe.seed, self.global_step, self.global_rank])
+        torch.manual_seed(int(state.generate_state(1)[0]))
 
     def training_step(self, batch: list[Tensor], _: int) -> Tensor:
         crops, masks, index = batch
@@ -199,6 +206,7 @@ def train(
             folder of the run was made by another recipe.
         ModelError: Initial weights are missing, damaged or of another architecture.
         OutputError: The run's folder cannot be written.
+        KeyboardInterrupt: The run was interrupted; given again, it goes on after its last finished epoch.
     """
     pool = FacePool.of([load_prepared(prepared / name) for name in recipe.data])
     training, validation = split(pool, recipe, limit)
@@ -212,6 +220,8 @@ def train(
     world = hardware.devices * hardware.nodes
     steps = max(1, len(training) // recipe.optimization.batch) * recipe.optimization.epochs
     engine = _Engine(network, recipe, pool, steps, fresh, teacher)
+    # Its notices are of devices and of other products; warnings stay.
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     trainer, best = _trainer(recipe, folder, hardware, progress=progress)
     loaders = _loaders(recipe, pool, training, validation, hardware, trainer.global_rank, world)
     last = folder / LAST_FILE
@@ -223,8 +233,9 @@ def train(
             trainer.fit(engine, *loaders, ckpt_path=last if last.exists() else None, weights_only=True)
     except OSError as error:
         raise OutputError(f"the run cannot be written to {folder}: {error.strerror}") from error
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+    except SystemExit:  # Lightning's answer to Ctrl-C; it also stops listening to it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        raise KeyboardInterrupt from None
     if trainer.is_global_zero:
         _keep_best(Path(best.best_model_path), network, folder)
     score = float(best.best_model_score) if best.best_model_score is not None else math.nan

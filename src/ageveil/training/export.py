@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import tempfile
 import warnings
@@ -250,6 +251,7 @@ def round_weights(model: onnx.ModelProto, precision: Literal["float16", "int8"])
 def _graph(served: _Served, example: tuple[Tensor, Tensor]) -> onnx.ModelProto:
     outputs = ["probabilities", "response"] if isinstance(served.network, Vgg16) else ["probabilities"]
     batch, side = torch.export.Dim("faces", min=1), torch.export.Dim("side", min=32)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it misses torchvision, which nothing here needs
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own deprecations
         program = torch.onnx.export(
