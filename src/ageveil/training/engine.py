@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import math
 import os
+import secrets
 import signal
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import lightning.pytorch as pl
 import numpy as np
@@ -22,8 +24,10 @@ from lightning.pytorch import loggers as pl_loggers
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
+from torchmetrics import MeanMetric
 
 from ageveil.errors import DataError, OutputError
+from ageveil.image import write_text
 from ageveil.training import initial, losses
 from ageveil.training.faces import (
     EpochSampler,
@@ -40,6 +44,9 @@ from ageveil.types import AGE_GROUPS, MAX_AGE
 
 WEIGHTS_FILE, RECIPE_FILE, LAST_FILE = "weights.safetensors", "recipe.json", "last.ckpt"
 """What lies in the folder of a run: the best weights, the recipe, and where to go on."""
+
+FACES_FILE = "faces.json"
+"""Which faces a run trains and validates on: their numbers and a checksum, no names."""
 
 _GROUP_OF_YEAR = torch.full((MAX_AGE + 1,), -1)
 for _index, (_low, _high) in enumerate(AGE_GROUPS):
@@ -101,6 +108,8 @@ class _Engine(pl.LightningModule):
         self._low, self._high = torch.from_numpy(pool.low), torch.from_numpy(pool.high)
         self._weights = torch.from_numpy(_emphasis(pool, recipe))
         self._teacher = teacher
+        # These gather what all processes saw.
+        self._seen = torch.nn.ModuleDict({name: MeanMetric() for name in ("loss", "mae", "exact")})
 
     def on_train_batch_start(self, *_: Any) -> None:  # noqa: ANN401 - Lightning's own signature
         # Dropout too depends on the seed, the step and the process alone, so that a resumed run repeats it.
@@ -125,20 +134,22 @@ class _Engine(pl.LightningModule):
         crops, masks, index = batch
         logits = self.network(crops, masks)
         index = index.cpu()
-        count = len(index)
-        self.log("validation/loss", self._label_loss(logits, index).mean(), prog_bar=True, batch_size=count)
+        self._see("loss", self._label_loss(logits, index))
         probabilities = torch.softmax(logits.float(), 1).cpu()
         true = _GROUP_OF_YEAR[self._low[index]]
         grouped = (true >= 0) & (true == _GROUP_OF_YEAR[self._high[index]])
         if self.network.resolution == "year":
             exact = self._low[index] == self._high[index]
-            error = (probabilities @ torch.arange(MAX_AGE + 1.0) - self._low[index]).abs()[exact]
-            if len(error):
-                self.log("validation/mae", error.mean(), prog_bar=True, batch_size=len(error))
+            error = (probabilities @ torch.arange(MAX_AGE + 1.0) - self._low[index]).abs()
+            self._see("mae", error[exact])
             probabilities = torch.stack([probabilities[:, a : b + 1].sum(1) for a, b in AGE_GROUPS], 1)
-        hits = (probabilities.argmax(1) == true)[grouped]
-        if len(hits):
-            self.log("validation/exact", hits.float().mean(), prog_bar=True, batch_size=len(hits))
+        self._see("exact", (probabilities.argmax(1) == true)[grouped].float())
+
+    def _see(self, name: str, values: Tensor) -> None:
+        metric = cast(MeanMetric, self._seen[name])
+        if len(values):
+            metric.update(values)
+        self.log(f"validation/{name}", metric, prog_bar=True)
 
     def _label_loss(self, logits: Tensor, index: Tensor) -> Tensor:
         low, high = self._low[index].to(logits.device), self._high[index].to(logits.device)
@@ -210,13 +221,14 @@ def train(
     """
     pool = FacePool.of([load_prepared(prepared / name) for name in recipe.data])
     training, validation = split(pool, recipe, limit)
-    folder = _claim(runs / recipe.name, recipe)
+    chosen = _checksum(pool, training, validation)
     pl.seed_everything(recipe.seed, verbose=False)
     network, fresh = build(recipe, runs=runs, weights=weights)
     freeze(network, recipe.optimization.frozen)
+    folder = _claim(runs / recipe.name, recipe, chosen)
     teacher = None
     if recipe.teacher is not None:
-        teacher = _teacher_answers(load_run(runs / recipe.teacher)[0], pool, training, folder)
+        teacher = _teacher_answers(runs / recipe.teacher, pool, training, folder, str(chosen["sha256"]))
     world = hardware.devices * hardware.nodes
     steps = max(1, len(training) // recipe.optimization.batch) * recipe.optimization.epochs
     engine = _Engine(network, recipe, pool, steps, fresh, teacher)
@@ -231,13 +243,14 @@ def train(
             warnings.filterwarnings("ignore", message=".*does not have many workers.*")
             warnings.filterwarnings("ignore", message=".*isinstance.*LeafSpec.*")
             trainer.fit(engine, *loaders, ckpt_path=last if last.exists() else None, weights_only=True)
-    except OSError as error:
-        raise OutputError(f"the run cannot be written to {folder}: {error.strerror}") from error
+        if trainer.is_global_zero:
+            _keep_best(Path(best.best_model_path), network, folder)
+    except (OSError, safetensors.SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise OutputError(f"the run cannot be written to {folder}: {reason}") from error
     except SystemExit:  # Lightning's answer to Ctrl-C; it also stops listening to it
         signal.signal(signal.SIGINT, signal.default_int_handler)
         raise KeyboardInterrupt from None
-    if trainer.is_global_zero:
-        _keep_best(Path(best.best_model_path), network, folder)
     score = float(best.best_model_score) if best.best_model_score is not None else math.nan
     return Run(folder, score, trainer.current_epoch, len(training), len(validation))
 
@@ -253,7 +266,7 @@ def split(
     Raises:
         DataError: One of the parts is empty.
     """
-    images = [image for folder in pool.folders for image in folder.images]
+    images = pool.images
     choice = recipe.validation
     held = {(low, high): share for low, high, share in choice.hold_out}
     parts = split_validation(images, share=choice.share, hold_out=held, seed=choice.seed)
@@ -309,21 +322,37 @@ def load_run(folder: Path) -> tuple[AgeNetwork, Recipe]:
     return network.eval(), recipe
 
 
-def _claim(folder: Path, recipe: Recipe) -> Path:
-    """Make the run's folder, or check that it belongs to the very recipe."""
+def _claim(folder: Path, recipe: Recipe, faces: Mapping[str, Any]) -> Path:
+    """Make the run's folder, or check that it belongs to the very recipe and faces."""
     path = folder / RECIPE_FILE
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not path.exists():
-            path.write_text(recipe.model_dump_json(indent=2) + "\n", "utf-8")
+            write_text(folder / FACES_FILE, json.dumps(faces) + "\n")
+            write_text(path, recipe.model_dump_json(indent=2) + "\n")
         found = Recipe.model_validate_json(path.read_text("utf-8"))
+        trained = json.loads((folder / FACES_FILE).read_text("utf-8"))
     except OSError as error:
         raise OutputError(f"the run cannot be written to {folder}: {error.strerror}") from error
     except ValueError as error:
-        raise DataError(f"{path} is no recipe") from error
-    if found.digest() != recipe.digest():
-        raise DataError(f"{folder} holds a run of another recipe: remove it, or give this one another name")
+        raise DataError(f"the recipe or the list of faces in {folder} is damaged") from error
+    for what, same in (("recipe", found.digest() == recipe.digest()), ("choice of faces", trained == faces)):
+        if not same:
+            raise DataError(
+                f"{folder} holds a run of another {what}: remove it, or give this one another name"
+            )
     return folder
+
+
+def _checksum(
+    pool: FacePool, training: NDArray[np.int64], validation: NDArray[np.int64]
+) -> dict[str, int | str]:
+    """What tells apart the faces of two runs: how many there are, and a digest of their pixels' places."""
+    names = [f"{image.path.name} {image.age_low} {image.age_high}" for image in pool.images]
+    digest = hashlib.sha256("\n".join(names).encode("utf-8", "surrogateescape"))
+    for part in (training, validation):
+        digest.update(part.tobytes())
+    return {"training": len(training), "validation": len(validation), "sha256": digest.hexdigest()}
 
 
 def _emphasis(pool: FacePool, recipe: Recipe) -> NDArray[np.float32]:
@@ -335,10 +364,13 @@ def _emphasis(pool: FacePool, recipe: Recipe) -> NDArray[np.float32]:
 
 
 def _teacher_answers(
-    network: AgeNetwork, pool: FacePool, training: NDArray[np.int64], folder: Path
+    teacher: Path, pool: FacePool, training: NDArray[np.int64], folder: Path, checksum: str
 ) -> Tensor:
     """What a teacher says of each bare training face and its mirror image, (N, 101); kept in the run."""
-    path = folder / "teacher.npy"
+    network, _ = load_run(teacher)
+    # Another teacher, or other faces, have another name.
+    content = (teacher / WEIGHTS_FILE).read_bytes() + checksum.encode()
+    path = folder / f"teacher-{hashlib.sha256(content).hexdigest()[:16]}.npy"
     if path.exists():
         return torch.from_numpy(np.load(path, allow_pickle=False))
     answers = np.zeros((len(pool), MAX_AGE + 1), np.float16)
@@ -353,7 +385,15 @@ def _teacher_answers(
             both = [network(crops, masks), network(crops.flip(2), masks.flip(2))]
         mean = torch.stack([torch.softmax(logits.float(), 1) for logits in both]).mean(0)
         answers[part] = mean.cpu().numpy()
-    np.save(path, answers, allow_pickle=False)
+    # All of it or nothing, also where several processes write it.
+    draft = path.with_name(f".{secrets.token_hex(8)}.npy")
+    try:
+        np.save(draft, answers, allow_pickle=False)
+        os.replace(draft, path)
+    except OSError as error:
+        raise OutputError(f"the run cannot be written to {folder}: {error.strerror}") from error
+    finally:
+        draft.unlink(missing_ok=True)
     return torch.from_numpy(answers)
 
 
@@ -422,4 +462,3 @@ def _keep_best(checkpoint: Path, network: AgeNetwork, folder: Path) -> None:
     temporary = folder / f".{WEIGHTS_FILE}"
     safetensors.torch.save_file(tensors, temporary)
     os.replace(temporary, folder / WEIGHTS_FILE)
-    (folder / "run.json").write_text(json.dumps({"weights": WEIGHTS_FILE, "best": checkpoint.name}) + "\n")

@@ -19,6 +19,7 @@ from ageveil.anonymization import Key
 from ageveil.ciphers import DesKey, PermutationKey
 from ageveil.errors import DataError, UnusableFaceError
 from ageveil.training.augmentation import vary
+from ageveil.training.labels import LabelledImage
 from ageveil.training.preparation import PreparedFaces
 from ageveil.types import MAX_AGE, AnonymizedFace, CanonicalCrop
 
@@ -59,6 +60,11 @@ class FacePool:
 
     def __len__(self) -> int:
         return len(self.low)
+
+    @property
+    def images(self) -> list[LabelledImage]:
+        """Labels of all faces, in order."""
+        return [image for folder in self.folders for image in folder.images]
 
     def crop(self, index: int) -> CanonicalCrop:
         """The face of that number."""

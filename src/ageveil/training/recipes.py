@@ -133,6 +133,13 @@ class Recipe(_Section):
         return shares
 
     @model_validator(mode="after")
+    def _weights_fit(self) -> Self:
+        known = ("random", *get_network(self.network).initial)
+        if self.initial not in known and not self.initial.startswith("run:"):
+            raise ValueError(f"{self.network} starts from {', '.join(known)} or run:NAME, got {self.initial}")
+        return self
+
+    @model_validator(mode="after")
     def _teacher_is_used(self) -> Self:
         if (self.teacher is None) != (self.loss.distillation == 0):
             raise ValueError("a teacher and a share of distillation above 0 go together")
