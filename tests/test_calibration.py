@@ -16,6 +16,7 @@ from ageveil import calibration
 from ageveil.calibration import Buffer, apply_temperature, fit_temperature
 from ageveil.errors import DataError
 from ageveil.estimation import MODELS
+from ageveil.runtime import find
 
 ROWS = arrays(np.float64, (3, 5), elements=st.floats(0.001, 1))
 
@@ -299,24 +300,21 @@ def test_a_new_buffer_takes_the_place_of_the_old_one():
     assert copy.deepcopy(SOLVED) == SOLVED
 
 
-def test_stored_buffers_lie_beside_the_weights(tmp_path, monkeypatch):
-    package = tmp_path / "weights_for_test"
-    (package / "models").mkdir(parents=True)
-    (package / "__init__.py").write_text("raise RuntimeError('imported')")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    assert calibration.read_stored_buffers("weights_for_test", "models/a.onnx") == ()
-    file = package / "models" / "buffers.json"
+def test_stored_buffers_lie_beside_the_weights(tmp_path):
+    weights = tmp_path / "a.onnx"
+    assert calibration.read_stored_buffers(weights) == ()
+    file = tmp_path / "buffers.json"
     file.write_text(calibration.format_buffers([SOLVED]))
-    assert calibration.read_stored_buffers("weights_for_test", "models/a.onnx") == (SOLVED,)
-    assert calibration.read_stored_buffers("weights_for_test", "a.onnx") == ()
+    assert calibration.read_stored_buffers(weights) == (SOLVED,)
+    assert calibration.read_stored_buffers(tmp_path / "elsewhere" / "a.onnx") == ()
     file.write_text("{}")
     with pytest.raises(DataError, match="version 1"):
-        calibration.read_stored_buffers("weights_for_test", "models/a.onnx")
-    assert calibration.read_stored_buffers("no_such_package_here", "a.onnx") == ()
+        calibration.read_stored_buffers(weights)
+    assert calibration.read_stored_buffers(None) == ()
 
 
 def test_what_is_shipped_reads_as_documented():
     for model in MODELS.values():
-        stored = calibration.read_stored_buffers(model.weights.package, model.weights.file)
+        stored = calibration.read_stored_buffers(find(model.weights))
         uses = [(b.sha256, b.minimum_age, b.approach, b.confidence) for b in stored]
         assert len(uses) == len(set(uses))

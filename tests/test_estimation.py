@@ -3,6 +3,7 @@ whose answer is known.
 """
 
 import hashlib
+import json
 import math
 import random
 from dataclasses import replace
@@ -531,3 +532,53 @@ def test_the_first_installed_model_is_the_default_and_licences_restrict_it(insta
     monkeypatch.setattr(estimation, "MODELS", {"absent": absent})
     with pytest.raises(ModelError, match="no weights are installed"):
         estimation.default_model()
+
+
+# --- Files of one's own ---
+
+
+def described(content, **changes):
+    model = onnx.ModelProto.FromString(content)
+    del model.metadata_props[:]
+    said = {
+        "name": "mine",
+        "version": "7",
+        "licence": "MIT",
+        "resolution": "year",
+        "temperatures": {"mask": 2.0},
+    }
+    for key, value in {**said, **changes}.items():
+        if value is not None:
+            model.metadata_props.add(key=key, value=json.dumps(value))
+    return model.SerializeToString()
+
+
+def test_a_file_of_ones_own_is_a_model(tmp_path):
+    path = tmp_path / "mine.onnx"
+    path.write_bytes(described(red_and_eyes(101)))
+    info = get_model(str(path)).info
+    assert (info.name, info.version, info.licence, info.resolution) == ("mine", "7", "MIT", "year")
+    assert info.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert info.calibrated == ("mask",)
+    assert estimation.choose_model(str(path), "permissive") == str(path)
+    (one,) = estimate([face_of(np.full((64, 64, 3), 255, np.uint8))], str(path))
+    weights = [math.exp(k / 2.0) for k in range(101)]
+    np.testing.assert_allclose(one.years, np.array(weights) / sum(weights), rtol=1e-3, atol=1e-9)
+    path.write_bytes(described(red_and_eyes(101), version="8"))
+    assert get_model(str(path)).info.version == "8"
+
+
+@pytest.mark.parametrize("missing", ["name", "version", "licence", "resolution", "temperatures"])
+def test_a_file_that_does_not_say_what_it_is(tmp_path, missing):
+    path = tmp_path / "mine.onnx"
+    path.write_bytes(described(red_and_eyes(101), **{missing: None}))
+    with pytest.raises(ModelError, match="does not say what it is"):
+        get_model(str(path))
+
+
+def test_a_file_that_is_missing_or_no_graph(tmp_path):
+    with pytest.raises(ModelError, match=r"none\.onnx cannot be read"):
+        get_model(str(tmp_path / "none.onnx"))
+    (tmp_path / "text.onnx").write_text("no graph")
+    with pytest.raises(ModelError, match="no ONNX graph"):
+        get_model(str(tmp_path / "text.onnx"))

@@ -8,7 +8,6 @@ weights are read. Pure but for the reading.
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import json
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -291,21 +290,17 @@ def read_buffers(path: Path) -> tuple[Buffer, ...]:
         raise DataError(f"{str(path)!r}: {error}") from error
 
 
-def read_stored_buffers(package: str, file: str) -> tuple[Buffer, ...]:
+def read_stored_buffers(weights: Path | None) -> tuple[Buffer, ...]:
     """Read the buffers that lie beside a model's weight file; none where there is no such file.
 
     Args:
-        package: That carries the weights, as in `ageveil.runtime.Weights`. It is not imported.
-        file: Of the weights inside it.
+        weights: The model's weight file, as `ageveil.runtime.find` tells; None where it is not installed.
 
     Raises:
         DataError: There is a file of buffers and it is damaged: it is not passed over in silence.
     """
-    spec = importlib.util.find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        return ()
-    path = Path(next(iter(spec.submodule_search_locations)), file).with_name(BUFFERS_FILE)
-    return read_buffers(path) if path.exists() else ()
+    path = weights.with_name(BUFFERS_FILE) if weights else None
+    return read_buffers(path) if path and path.exists() else ()
 
 
 def format_buffers(buffers: Iterable[Buffer]) -> str:

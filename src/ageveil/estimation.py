@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import groupby
+from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, get_args
 
@@ -15,8 +17,8 @@ from numpy.typing import NDArray
 
 from ageveil.calibration import apply_temperature
 from ageveil.errors import ModelError
-from ageveil.runtime import Session, Weights, is_installed, open_session
-from ageveil.types import MAX_AGE, AgeDistribution, AnonymizedFace, ModelInfo
+from ageveil.runtime import Session, Weights, checksum, is_installed, open_session
+from ageveil.types import MAX_AGE, AgeDistribution, AnonymizedFace, ModelInfo, Resolution
 
 Licence = Literal["any", "permissive"]
 
@@ -130,14 +132,39 @@ MODELS: Mapping[str, Estimator] = MappingProxyType(
 
 
 def get_model(name: str) -> Estimator:
-    """The estimator of that name.
+    """The estimator of that name, or the one in a file that `ageveil export` wrote.
+
+    Args:
+        name: Key of `MODELS`, or the path of a file whose name ends in ".onnx".
 
     Raises:
-        ValueError: There is none; the message lists the choices.
+        ValueError: There is none of that name; the message lists the choices.
+        ModelError: The file cannot be read, or does not say what an export says of itself.
     """
-    if name not in MODELS:
-        raise ValueError(f"unknown model {name!r}; choose one of {', '.join(MODELS)}")
-    return MODELS[name]
+    if name in MODELS:
+        return MODELS[name]
+    if name.endswith(".onnx"):
+        return _exported(name, checksum(Path(name)))
+    raise ValueError(
+        f"unknown model {name!r}; choose one of {', '.join(MODELS)}, or a file that ends in .onnx"
+    )
+
+
+@lru_cache(maxsize=8)
+def _exported(file: str, digest: str) -> Estimator:
+    """An estimator from what its file says of itself."""
+    weights = Weights(None, file, digest, licence="", source=file, distribution="")
+    metadata = open_session(weights).metadata
+    try:
+        said = {key: json.loads(value) for key, value in metadata.items()}
+        resolution: Resolution = "year" if said["resolution"] == "year" else "group"
+        calibrated = tuple(said["temperatures"])
+        info = ModelInfo(said["name"], said["version"], said["licence"], resolution, digest, file, calibrated)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(
+            f"{file} does not say what it is: expected a file that `ageveil export` wrote"
+        ) from error
+    return Estimator(info, replace(weights, licence=info.licence), _graph_probabilities)
 
 
 def default_model(licence: Licence = "any") -> str:

@@ -19,7 +19,7 @@ from typing import TypeVar
 import cv2
 import numpy as np
 
-from ageveil import alignment, anonymization, boards, calibration, decision, detection, estimation
+from ageveil import alignment, anonymization, boards, calibration, decision, detection, estimation, runtime
 from ageveil.calibration import Buffer
 from ageveil.detection import DetectorOptions
 from ageveil.errors import (
@@ -223,7 +223,7 @@ class Pipeline:
     def _stored_buffer(self, minimum_age: int, confidence: float) -> Buffer | None:
         entry = estimation.get_model(self.model)
         if self.buffers is None:
-            known = calibration.read_stored_buffers(entry.weights.package, entry.weights.file)
+            known = calibration.read_stored_buffers(runtime.find(entry.weights))
         else:
             known = calibration.read_buffers(self.buffers)
         approach = anonymization.get_approach(self.approach).name

