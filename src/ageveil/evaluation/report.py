@@ -8,7 +8,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -54,34 +55,51 @@ Found = Mapping[tuple[str, str], Estimates]
 """(approach, model) -> estimates, as `ageveil.evaluation.accuracy.estimate_all` gives them."""
 
 
-def questions(models: Sequence[str]) -> list[tuple[str, str]]:
-    """Which approaches each model is asked about.
+@dataclass(frozen=True, slots=True)
+class LineUp:
+    """Which models a report is of, and what part each has in it.
 
-    Args:
-        models: First the baseline (Table I), then the attention model (Table II), then any others. Others,
-            and the default model in any place, are asked about every approach.
-
-    Returns:
-        Pairs of approach and model.
+    Attributes:
+        baseline: The paper's baseline: the model of Table I; None where there is none.
+        attention: The paper's attention model, beside the baseline in Table II; None where there is none.
+        others: Any others; they are asked about every approach.
 
     Raises:
-        ValueError: A model is unknown, there is none, or one comes twice.
+        ValueError: A model is unknown, there is none, or one has two parts.
     """
-    if not models or len(set(models)) < len(models):
-        raise ValueError("expected one model or more, each once")
-    pairs = []
-    for place, model in enumerate(models):
-        estimation.get_model(model)
-        names: Sequence[str] = (PAPER_APPROACHES, ATTENTION_APPROACHES, ())[min(place, 2)]
-        if place >= 2 or model == estimation.default_model():
-            names = tuple(anonymization.APPROACHES)
-        pairs += [(name, model) for name in names]
-    return pairs
+
+    baseline: str | None = None
+    attention: str | None = None
+    others: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.names or len(set(self.names)) < len(self.names):
+            raise ValueError("expected one model or more, each once")
+        for model in self.names:
+            estimation.get_model(model)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All models, in order."""
+        return tuple(name for name in (self.baseline, self.attention, *self.others) if name is not None)
+
+    @property
+    def paper(self) -> tuple[tuple[str, str], ...]:
+        """The part and the name of the paper's models that there are."""
+        parts = (("baseline", self.baseline), ("attention", self.attention))
+        return tuple((part, name) for part, name in parts if name is not None)
+
+
+def questions(models: LineUp) -> list[tuple[str, str]]:
+    """Which approaches each model is asked about: pairs of approach and model."""
+    asked = {"baseline": PAPER_APPROACHES, "attention": ATTENTION_APPROACHES}
+    pairs = [(name, model) for part, model in models.paper for name in asked[part]]
+    return pairs + [(name, model) for model in models.others for name in anonymization.APPROACHES]
 
 
 def build(
     found: Found,
-    models: Sequence[str],
+    models: LineUp,
     *,
     validation: Found | None = None,
     seed: int = 0,
@@ -91,7 +109,7 @@ def build(
 
     Args:
         found: Answers to `questions(models)`, all on the same faces.
-        models: As `questions` takes them.
+        models: As `questions` took them.
         validation: The same on faces that serve to fix the threshold of the minors' share; without, it is
             fixed on the reported faces, and the record says so.
         seed: Of the bootstrap.
@@ -124,7 +142,7 @@ def build(
         "label_mix": dict(
             zip(first.bin_names, np.bincount(true, minlength=len(first.bins)).tolist(), strict=True)
         ),
-        "models": [model_record(model) for model in models],
+        "models": [model_record(model) for model in models.names],
         "records": [
             record(
                 found[key],
@@ -136,7 +154,7 @@ def build(
             )
             for key, item in pairs
         ],
-        "table_1": table_1(scores, true, models[0], first),
+        "table_1": table_1(scores, true, models.baseline, first),
         "table_2": table_2(scores, models, first),
         "differences": differences(found, models, seed, resamples),
         "qualitative": qualitative(found, models, seed),
@@ -323,14 +341,16 @@ def _exact(estimates: Estimates) -> tuple[NDArray[np.float64], NDArray[np.int64]
 
 
 def table_1(
-    scores: Mapping[tuple[str, str], Report], true: NDArray[np.int64], baseline: str, first: Estimates
+    scores: Mapping[tuple[str, str], Report], true: NDArray[np.int64], baseline: str | None, first: Estimates
 ) -> list[dict[str, Any]]:
-    """Table I: guesses that look at no face, and the baseline behind each approach of the paper."""
+    """Table I: guesses that look at no face, and the baseline behind each approach, where there is one."""
     classes = len(first.bins)
     rows = [
         _row(name, None, None, _guess(make(true, classes=classes)), _paper(first, "guess", name))
         for name, make in (("uniform", metrics.uniform_row), ("majority", metrics.majority_row))
     ]
+    if baseline is None:
+        return rows
     for name in PAPER_APPROACHES:
         report = scores[name, baseline]
         rows.append(_row("model", baseline, name, _figures(report), _paper(first, "baseline", name)))
@@ -338,12 +358,12 @@ def table_1(
 
 
 def table_2(
-    scores: Mapping[tuple[str, str], Report], models: Sequence[str], first: Estimates
+    scores: Mapping[tuple[str, str], Report], models: LineUp, first: Estimates
 ) -> list[dict[str, Any]]:
     """Table II: the baseline and the attention model behind mask and mosaic, and on bare faces."""
     rows = []
     for name in ATTENTION_APPROACHES:
-        for part, model in zip(("baseline", "attention"), models, strict=False):
+        for part, model in models.paper:
             rows.append(_row("model", model, name, _figures(scores[name, model]), _paper(first, part, name)))
     return rows
 
@@ -376,15 +396,16 @@ def _paper(first: Estimates, part: str, approach: str) -> dict[str, Any] | None:
     return {"exact": figures[0], "one_off": figures[1]}
 
 
-def differences(found: Found, models: Sequence[str], seed: int, resamples: int) -> list[dict[str, Any]]:
+def differences(found: Found, models: LineUp, seed: int, resamples: int) -> list[dict[str, Any]]:
     """Attention model less baseline, in points, with paired bootstrap intervals: the same faces in both."""
-    if len(models) < 2:
+    baseline, attention = models.baseline, models.attention
+    if baseline is None or attention is None:
         return []
     rows = []
     for name in ATTENTION_APPROACHES:
-        true, base = accuracy.grouped(found[name, models[0]])
-        _, other = accuracy.grouped(found[name, models[1]])
-        classes = len(found[name, models[0]].bins)
+        true, base = accuracy.grouped(found[name, baseline])
+        _, other = accuracy.grouped(found[name, attention])
+        classes = len(found[name, baseline].bins)
 
         def points(
             metric: Callable[..., float],
@@ -409,8 +430,8 @@ def differences(found: Found, models: Sequence[str], seed: int, resamples: int) 
         rows.append(
             {
                 "approach": name,
-                "model": models[1],
-                "minus": models[0],
+                "model": attention,
+                "minus": baseline,
                 "exact": as_json(points(metrics.exact_accuracy)),
                 "one_off": as_json(points(metrics.one_off_accuracy)),
             }
@@ -418,7 +439,7 @@ def differences(found: Found, models: Sequence[str], seed: int, resamples: int) 
     return rows
 
 
-def qualitative(found: Found, models: Sequence[str], seed: int) -> list[dict[str, Any]]:
+def qualitative(found: Found, models: LineUp, seed: int) -> list[dict[str, Any]]:
     """One face of each group, drawn at random, and what the first two models said of it behind the mask.
 
     `face` is its index among the usable faces.
@@ -426,7 +447,7 @@ def qualitative(found: Found, models: Sequence[str], seed: int) -> list[dict[str
     Source:
         Ye et al. 2018, figure 4.
     """
-    shown = [found["mask", model] for model in models[:2]]
+    shown = [found["mask", model] for model in models.names[:2]]
     true = shown[0].true_bins
     predicted = {item.model: item.bin_probabilities.argmax(axis=1) for item in shown}
     rng = np.random.default_rng(seed)

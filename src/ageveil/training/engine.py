@@ -228,6 +228,8 @@ def train(
     folder = _claim(runs / recipe.name, recipe, chosen)
     teacher = None
     if recipe.teacher is not None:
+        if load_run(runs / recipe.teacher)[0].resolution != network.resolution:
+            raise DataError(f"{recipe.teacher} and its pupil answer over different classes")
         teacher = _teacher_answers(runs / recipe.teacher, pool, training, folder, str(chosen["sha256"]))
     world = hardware.devices * hardware.nodes
     steps = max(1, len(training) // recipe.optimization.batch) * recipe.optimization.epochs
@@ -237,6 +239,10 @@ def train(
     trainer, best = _trainer(recipe, folder, hardware, progress=progress)
     loaders = _loaders(recipe, pool, training, validation, hardware, trainer.global_rank, world)
     last = folder / LAST_FILE
+    if last.exists():
+        # Lightning asks loaders for their first faces before it names the epoch.
+        done = torch.load(last, map_location="cpu", weights_only=True)["epoch"]
+        cast(EpochSampler, loaders[0].sampler).set_epoch(done + 1)
     try:
         with warnings.catch_warnings():
             # Told once in the documentation instead: few loader processes suffice on few cores.
@@ -412,7 +418,7 @@ def _loaders(
         shared["prefetch_factor"] = 4
     faces = TrainingFaces(pool, recipe.approaches, varied=recipe.vary, seed=recipe.seed)
     sampler = EpochSampler(training, seed=recipe.seed, rank=rank, world=world)
-    kept = ValidationFaces(pool, validation[rank::world], list(recipe.approaches), recipe.seed)
+    kept = ValidationFaces(pool, validation[rank::world], recipe.approaches, recipe.seed)
     whole = len(sampler) >= batch
     return (
         DataLoader(faces, sampler=sampler, drop_last=whole, **shared),
@@ -425,10 +431,12 @@ def _trainer(
 ) -> tuple[pl.Trainer, pl_callbacks.ModelCheckpoint]:
     choice = recipe.optimization
     best = pl_callbacks.ModelCheckpoint(
-        folder, filename="best", monitor="validation/loss", save_last=True, enable_version_counter=False
+        folder, filename="best", monitor="validation/loss", enable_version_counter=False
     )
+    last = pl_callbacks.ModelCheckpoint(folder, filename=Path(LAST_FILE).stem, enable_version_counter=False)
     extra: list[pl.Callback] = [
         best,
+        last,  # after the best, so that it knows of it
         pl_callbacks.EarlyStopping("validation/loss", patience=choice.patience, check_finite=True),
         pl_callbacks.LearningRateMonitor("step"),
     ]

@@ -32,7 +32,10 @@ from ageveil.training.recipes import REPEATABLE
 from ageveil.types import AGE_GROUP_NAMES, MAX_AGE, AnonymizedFace, age_group
 
 TOLERANCE = 1e-3
-"""Largest difference between a probability from PyTorch and from ONNX Runtime."""
+"""Largest difference between a probability from PyTorch and from ONNX Runtime, before weights are rounded."""
+
+ROUNDING = 0.05
+"""Largest difference of a probability that rounding the weights may make."""
 
 Sample = tuple[NDArray[np.uint8], NDArray[np.bool_]]
 """Crops, shape (N, S, S, 3), RGB, and their eye masks, shape (N, S, S), True inside the eye region."""
@@ -111,7 +114,8 @@ def export(
             along as `temperatures`.
 
     Raises:
-        ModelError: PyTorch and ONNX Runtime differ by more than 1e-3; nothing is written.
+        ModelError: PyTorch and ONNX Runtime differ by more than 1e-3 on the graph in float32, or rounding its
+            weights changes a probability by more than 0.05; nothing is written.
         OutputError: The file cannot be written.
     """
     served = _Served(network.eval())
@@ -126,6 +130,10 @@ def export(
         round_weights(model, precision)
     session = _open(model)
     rounding = float(np.abs(session.run(crops=sample[0], eye_mask=sample[1])[0] - expected).max())
+    if not rounding <= ROUNDING:
+        raise ModelError(
+            f"weights in {precision} change a probability by {rounding:.2g}, at most {ROUNDING} may be"
+        )
     temperatures = calibrate(session)
     _describe(model, network, {**metadata, "temperatures": dict(temperatures)})
     data = model.SerializeToString()
@@ -177,6 +185,7 @@ def export_run(
         "network": recipe.network,
         "initial": recipe.initial,
         "recipe": recipe.digest(),
+        "validation": recipe.validation.model_dump(),
         "inputs": "crops: RGB canonical crops, uint8; eye_mask: True inside the eye region",
     }
 

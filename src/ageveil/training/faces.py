@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -87,10 +87,9 @@ class TrainingFaces(Dataset[Item]):
         seed: Equal seeds give equal items.
     """
 
-    def __init__(self, pool: FacePool, approaches: dict[str, float], *, varied: bool, seed: int) -> None:
+    def __init__(self, pool: FacePool, approaches: Mapping[str, float], *, varied: bool, seed: int) -> None:
         self._pool = pool
-        self._names = list(approaches)
-        self._shares = np.array(list(approaches.values())) / sum(approaches.values())
+        self._names, self._shares = _scaled(approaches)
         self._varied = varied
         self._seed = seed
 
@@ -109,21 +108,21 @@ class TrainingFaces(Dataset[Item]):
 
 
 class ValidationFaces(Dataset[Item]):
-    """Faces as they are, each behind one approach, taken in turn: the same in every epoch.
+    """Faces as they are, each behind one approach, drawn as in training: the same in every epoch.
 
     Args:
         pool: All faces.
         indices: Numbers of the validation faces.
-        approaches: Taken in turn.
+        approaches: Share of each approach; they need not sum to 1.
         seed: Of the draws.
     """
 
     def __init__(
-        self, pool: FacePool, indices: NDArray[np.int64], approaches: Sequence[str], seed: int
+        self, pool: FacePool, indices: NDArray[np.int64], approaches: Mapping[str, float], seed: int
     ) -> None:
         self._pool = pool
         self._indices = indices
-        self._approaches = tuple(approaches)
+        self._names, self._shares = _scaled(approaches)
         self._seed = seed
 
     def __len__(self) -> int:
@@ -131,8 +130,8 @@ class ValidationFaces(Dataset[Item]):
 
     def __getitem__(self, position: int) -> Item:
         index = int(self._indices[position])
-        approach = self._approaches[position % len(self._approaches)]
         rng = np.random.default_rng([self._seed, index])
+        approach = self._names[rng.choice(len(self._names), p=self._shares)]
         return _item(anonymize_repeatably(self._pool.crop(index), approach, rng), index)
 
 
@@ -160,11 +159,12 @@ class EpochSampler(Sampler[tuple[int, int]]):
         return math.ceil(len(self._indices) / self._world)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        order = np.random.default_rng([self._seed, self._epoch]).permutation(self._indices)
+        epoch = self._epoch  # another may be named while this one is still being read
+        order = np.random.default_rng([self._seed, epoch]).permutation(self._indices)
         # Every process takes equally many, or the others would wait for it for ever.
         padded = np.resize(order, len(self) * self._world)
         for index in padded[self._rank :: self._world]:
-            yield self._epoch, int(index)
+            yield epoch, int(index)
 
 
 def anonymize_repeatably(crop: CanonicalCrop, approach: str, rng: np.random.Generator) -> AnonymizedFace:
@@ -175,6 +175,11 @@ def anonymize_repeatably(crop: CanonicalCrop, approach: str, rng: np.random.Gene
         UnusableFaceError: The eye region lies outside the crop.
     """
     return anonymization.anonymize_crop(crop, approach, rng=rng, key=_key(approach, rng))
+
+
+def _scaled(approaches: Mapping[str, float]) -> tuple[list[str], NDArray[np.float64]]:
+    shares = np.array(list(approaches.values()))
+    return list(approaches), shares / shares.sum()
 
 
 def _has_eye_region(landmarks: NDArray[np.float64]) -> bool:
