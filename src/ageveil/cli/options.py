@@ -52,7 +52,7 @@ HoldOut = Annotated[
     typer.Option(help="Larger share of that split for some ages, as 13-17:0.5. Repeatable."),
 ]
 
-_HOLD_OUT = re.compile(r"([0-9]{1,3})-([0-9]{1,3}):([0-9.]+)")
+_HOLD_OUT = re.compile(r"([0-9]{1,3})-([0-9]{1,3}):([0-9]*\.?[0-9]+)")
 
 
 def held_out(texts: Sequence[str], share: float | None) -> dict[tuple[int, int], float]:
@@ -71,7 +71,10 @@ def held_out(texts: Sequence[str], share: float | None) -> dict[tuple[int, int],
         match = _HOLD_OUT.fullmatch(text)
         if match is None:
             raise ValueError(f"expected ages and a share as 13-17:0.5, got {text!r}")
-        found[int(match[1]), int(match[2])] = float(match[3])
+        low, high = int(match[1]), int(match[2])
+        if low > high:
+            raise ValueError(f"ages run from a lower to a higher one, got {text!r}")
+        found[low, high] = float(match[3])
     return found
 
 
