@@ -112,8 +112,33 @@ class Estimator:
     probabilities: Callable[[Session, Sequence[AnonymizedFace]], NDArray[np.float64]]
 
 
+# What our own graphs were calibrated for when they were exported: all approaches that there are.
+_CALIBRATED = (
+    "original", "mosaic", "mask", "blur", "permutation", "des-ecb", "des-cbc", "des-ctr",
+)  # fmt: skip
+
+
+def _research(name: str, version: str, resolution: Resolution, sha256: str) -> Estimator:
+    """A model of the distribution whose weights are for research only."""
+    weights = Weights(
+        package="ageveil_weights_research",
+        file=f"{name}.onnx",
+        sha256=sha256,
+        licence="LicenseRef-research-only",
+        source=f"trained by recipes/{name} of Ageveil; docs/models.md tells on what",
+        distribution="./weights/research (in a checkout of Ageveil)",
+    )
+    info = ModelInfo(
+        name, version, weights.licence, resolution, sha256, weights.source, calibrated=_CALIBRATED
+    )
+    return Estimator(info, weights, _graph_probabilities)
+
+
 MODELS: Mapping[str, Estimator] = MappingProxyType(
     {
+        "ageveil": _research(
+            "ageveil", "1", "year", "0255e6f5ee24452bfcf8616e8a799558720efe30c91d0f66984a00aab0d3afd3"
+        ),
         "dlib-age": Estimator(
             info=ModelInfo(
                 name="dlib-age",
@@ -125,7 +150,7 @@ MODELS: Mapping[str, Estimator] = MappingProxyType(
             ),
             weights=DLIB_AGE,
             probabilities=_dlib_probabilities,
-        )
+        ),
     }
 )
 """Estimators by name, the best first."""
