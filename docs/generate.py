@@ -1,6 +1,6 @@
 """Write the pages of docs/ that follow from the code, and check every page.
 
-    python docs/generate.py            writes docs/cli.md, docs/boards.md and the table in README.md
+    python docs/generate.py            writes docs/cli.md, docs/boards.md and the tables in other pages
     python docs/generate.py --check    fails where they are stale, a link is dead, or an output is false
 
 In README.md and docs/, a fenced block of the kind `console` shows commands after `$ ` with their output. The
@@ -100,24 +100,100 @@ def boards_page() -> str:
 # Rank-1 re-identification in percent, as published: docs/approaches.md says how it was measured.
 _NAMED = {"original": 99.7, "mosaic": 87.9, "mask": 86.2, "blur": 74.5, "permutation": 1.3}
 
+_DEFAULT = "ageveil"
+
 
 def readme_page() -> str:
-    """README.md with its table of approaches made from recipes/dlib-age/figures.json."""
-    text = (ROOT / "README.md").read_text("utf-8")
-    figures = json.loads((ROOT / "recipes" / "dlib-age" / "figures.json").read_text("utf-8"))
-    records = {r["approach"]: r for r in figures["records"] if r["landmarks"] == "5"}
+    """README.md with its table of approaches made from the default model's report."""
+    report = _report(_DEFAULT)
+    records = {record["approach"]: record for record in report["records"] if record["model"] == _DEFAULT}
     lines = [
+        f"The age columns are of the default model on {report['faces']:,} faces of UTKFace's test part in the eight",
+        f"groups, {report['faces_all']:,} of any age for the error ([intervals](docs/models.md)):",
+        "",
         "| approach | named by software, % | age group exact, % | within one group, % | mean error, years |",
         "|---|---|---|---|---|",
     ]
     for name, named in _NAMED.items():
         values = [f"{records[name][key]['value']:.1f}" for key in ("exact", "one_off", "mae_years")]
         lines.append(f"| {name} | {named} | {' | '.join(values)} |")
-    block = "<!-- figures -->\n" + "\n".join(lines) + "\n<!-- /figures -->"
-    return re.sub(r"(?s)<!-- figures -->.*<!-- /figures -->", block, text)
+    return _filled(ROOT / "README.md", {"": "\n".join(lines)})
 
 
-PAGES = {DOCS / "cli.md": cli_page, DOCS / "boards.md": boards_page, ROOT / "README.md": readme_page}
+def models_page() -> str:
+    """docs/models.md with its tables made from the reports of the recipes."""
+    models = [path.parent.parent.name for path in (ROOT / "recipes").glob("*/report/report.json")]
+    blocks = {name: "\n".join([*_accuracy_table(name), "", *_people_table(name)]) for name in models}
+    return _filled(DOCS / "models.md", blocks)
+
+
+def _accuracy_table(name: str) -> list[str]:
+    """How well a model does behind each approach."""
+    report = _report(name)
+    lines = [
+        f"{report['faces']} faces of {report['dataset']} with an age in a group, {report['faces_all']} of any age,",
+        f"{sum(report['left_out'].values())} left out; 95 % intervals. Minors: share of those aged 13 to 17 judged 18 or",
+        "over at the threshold where 90 % of those aged 25 and over pass.",
+        "",
+        "| approach | exact, % | 1-off, % | kept of exact / 1-off, % | macro-averaged, % | mean error, years "
+        "| minors, % |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for record in (record for record in report["records"] if record["model"] == name):
+        kept = record["kept"]
+        share = f"{kept['exact']['value']:.1f} / {kept['one_off']['value']:.1f}" if kept else ""
+        minors = record["minors"] and record["minors"]["13-17"]
+        cells = [_interval(record[key]) for key in ("exact", "one_off")]
+        cells += [share, _interval(record["macro_exact"]), _interval(record["mae_years"])]
+        cells.append(_interval(minors) if minors else "")
+        lines.append(f"| {record['approach']} | {' | '.join(cells)} |")
+    return lines
+
+
+def _people_table(name: str) -> list[str]:
+    """For whom a model does how well, on the bare face and behind the mask."""
+    paths = sorted((ROOT / "recipes" / name).glob("by-*.json"))
+    if not paths:
+        return []
+    lines = ["| | faces | exact bare, % | exact masked, % | error bare, years | error masked, years |"]
+    lines.append("|---|---|---|---|---|---|")
+    for path in paths:
+        bare, masked = (
+            {row["value"]: row for row in record["by"]["rows"]}
+            for approach in ("original", "mask")
+            for record in json.loads(path.read_text("utf-8"))
+            if record["approach"] == approach
+        )
+        for value, row in bare.items():
+            cells = [_interval(side[key]) for key in ("exact", "mae_years") for side in (row, masked[value])]
+            lines.append(f"| {value or 'not stated'} | {row['faces']} | {' | '.join(cells)} |")
+    return lines
+
+
+def _interval(figure: dict[str, float]) -> str:
+    return f"{figure['value']:.1f} ({figure['low']:.1f} to {figure['high']:.1f})"
+
+
+def _report(name: str) -> Any:
+    return json.loads((ROOT / "recipes" / name / "report" / "report.json").read_text("utf-8"))
+
+
+def _filled(page: Path, blocks: dict[str, str]) -> str:
+    """A page with its marked blocks replaced; a block's name follows the word in its mark."""
+    text = page.read_text("utf-8")
+    for name, block in blocks.items():
+        mark = f"figures {name}".strip()
+        whole = f"<!-- {mark} -->\n{block}\n<!-- /{mark} -->"
+        text = re.sub(rf"(?s)<!-- {mark} -->.*<!-- /{mark} -->", lambda _, whole=whole: whole, text)
+    return text
+
+
+PAGES = {
+    DOCS / "cli.md": cli_page,
+    DOCS / "boards.md": boards_page,
+    DOCS / "models.md": models_page,
+    ROOT / "README.md": readme_page,
+}
 
 
 def pages() -> list[Path]:

@@ -30,7 +30,7 @@ APPROACHES = ("original", "mosaic", "mask", "blur")
 
 def decisions(images: list[datasets.LabelledImage], approach: str) -> Counter[str]:
     """How many faces end in each answer."""
-    way = Pipeline(approach=approach, allow_others=True)
+    way = Pipeline(approach=approach, model="dlib-age", allow_others=True)
     rating = boards.get_rating("pegi", "18")
 
     def prepare(image: datasets.LabelledImage) -> AnonymizedFace:
@@ -38,8 +38,8 @@ def decisions(images: list[datasets.LabelledImage], approach: str) -> Counter[st
         return anonymization.anonymize_crop(crop, approach)
 
     faces = [face for face in map_ordered(prepare, images) if not isinstance(face, AgeveilError)]
-    found = estimation.estimate(faces)
-    return Counter(decision.decide(distribution, rating, Policy()).outcome for distribution in found)
+    found = estimation.estimate(faces, way.model)
+    return Counter(decision.decide(distribution, rating, Policy(buffer=0)).outcome for distribution in found)
 
 
 def main(folder: str) -> None:
