@@ -181,7 +181,7 @@ def test_on_a_portrait_the_fixed_chip_is_worth_dlibs(package, astronaut, grace_h
         said = package.predict(PillowImage.fromarray(image))[0]["age"]["value"]
         faces = [anonymize_crop(align(image, detect(image)[0], size=size), "original") for size in (200, 224)]
         # dlib turns and scales its chip by five landmarks; the fixed one follows the eyes alone.
-        assert [face.expected for face in estimate(faces)] == pytest.approx([said, said], abs=2)
+        assert [face.expected for face in estimate(faces, "dlib-age")] == pytest.approx([said, said], abs=2)
 
 
 def test_on_real_faces_the_fixed_chip_is_worth_dlibs(ageveil_data, package):
@@ -200,7 +200,7 @@ def test_on_real_faces_the_fixed_chip_is_worth_dlibs(ageveil_data, package):
                 continue
             said.append(theirs[0]["age"]["value"])
     assert len(said) >= 50
-    difference = np.array([one.expected for one in estimate(faces)]) - said
+    difference = np.array([one.expected for one in estimate(faces, "dlib-age")]) - said
     tolerance = 4 * 3.9 / math.sqrt(50)  # four standard errors
     assert np.abs(difference).mean() <= 2.1 + tolerance
     assert abs(difference.mean()) <= 0.1 + tolerance
@@ -260,7 +260,7 @@ def test_an_estimate_of_a_portrait(portrait):
 @pytest.mark.parametrize("name", ["", "dlib", "DLIB-AGE"])
 def test_an_unknown_model_lists_the_choices(name):
     for refuse in (lambda: get_model(name), lambda: estimate([], name)):
-        with pytest.raises(ValueError, match=f"unknown model '{name}'; choose one of dlib-age"):
+        with pytest.raises(ValueError, match=f"unknown model '{name}'; choose one of ageveil, dlib-age"):
             refuse()
 
 
@@ -317,7 +317,7 @@ def shipped_content():
 
 def test_a_copy_of_the_weights_serves_as_well(installed, portrait):
     face = anonymize_crop(portrait, "mask")
-    before = estimate([face])[0]
+    before = estimate([face], "dlib-age")[0]
     installed(shipped_content())
     np.testing.assert_array_equal(estimate([face], "other")[0].years, before.years)
 

@@ -511,7 +511,7 @@ def test_a_data_set_that_cannot_be_read(run, room, data):
     check_error(run("evaluate", "--data", data), {DATA}, before, room)
 
 
-@pytest.mark.parametrize("data", ["utkface", "adience:x", ":x", "utkface:"])
+@pytest.mark.parametrize("data", ["utkface", "lenet:x", ":x", "utkface:"])
 def test_a_data_set_that_is_unknown(run, room, data):
     before = listing(room)
     check_error(run("evaluate", "--data", data), {USAGE}, before, room)

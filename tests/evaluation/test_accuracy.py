@@ -21,7 +21,7 @@ from ageveil.types import AgeDistribution
 
 # Eight groups, and who is in none.
 GROUPS = [(0, 2), (4, 6), (8, 13), (15, 20), (25, 32), (38, 43), (48, 53), (60, 100)]
-WAY = Pipeline("mask", allow_others=True)
+WAY = Pipeline("mask", "dlib-age", allow_others=True)
 
 
 def group_of(age):
