@@ -108,8 +108,8 @@ def readme_page() -> str:
     report = _report(_DEFAULT)
     records = {record["approach"]: record for record in report["records"] if record["model"] == _DEFAULT}
     lines = [
-        f"The age columns are of the default model on {report['faces']:,} faces of UTKFace's test part in the eight",
-        f"groups, {report['faces_all']:,} of any age for the error ([intervals](docs/models.md)):",
+        f"The age columns are of the default model on UTKFace's test part: {report['faces']:,} faces in the",
+        f"eight groups, {report['faces_all']:,} of any age for the error ([intervals](docs/models.md)).",
         "",
         "| approach | named by software, % | age group exact, % | within one group, % | mean error, years |",
         "|---|---|---|---|---|",
@@ -131,9 +131,9 @@ def _accuracy_table(name: str) -> list[str]:
     """How well a model does behind each approach."""
     report = _report(name)
     lines = [
-        f"{report['faces']} faces of {report['dataset']} with an age in a group, {report['faces_all']} of any age,",
-        f"{sum(report['left_out'].values())} left out; 95 % intervals. Minors: share of those aged 13 to 17 judged 18 or",
-        "over at the threshold where 90 % of those aged 25 and over pass.",
+        f"{report['faces']:,} faces of {report['dataset']} with an age in a group, {report['faces_all']:,} of",
+        f"any age, {sum(report['left_out'].values())} left out; 95 % intervals. Minors: share of those aged 13",
+        "to 17 judged 18 or over at the threshold where 90 % of those aged 25 and over pass.",
         "",
         "| approach | exact, % | 1-off, % | kept of exact / 1-off, % | macro-averaged, % | mean error, years "
         "| minors, % |",
@@ -184,7 +184,8 @@ def _filled(page: Path, blocks: dict[str, str]) -> str:
     for name, block in blocks.items():
         mark = f"figures {name}".strip()
         whole = f"<!-- {mark} -->\n{block}\n<!-- /{mark} -->"
-        text = re.sub(rf"(?s)<!-- {mark} -->.*<!-- /{mark} -->", lambda _, whole=whole: whole, text)
+        # Slashes in what is put in would otherwise be read as escapes.
+        text = re.sub(rf"(?s)<!-- {mark} -->.*<!-- /{mark} -->", whole.replace("\\", r"\\"), text)
     return text
 
 
