@@ -131,9 +131,9 @@ def _accuracy_table(name: str) -> list[str]:
     """How well a model does behind each approach."""
     report = _report(name)
     lines = [
-        f"{report['faces']:,} faces of {report['dataset']} with an age in a group, {report['faces_all']:,} of",
-        f"any age, {sum(report['left_out'].values())} left out; 95 % intervals. Minors: share of those aged 13",
-        "to 17 judged 18 or over at the threshold where 90 % of those aged 25 and over pass.",
+        f"{report['faces']:,} faces of {report['dataset']} with an age in a group, {report['faces_all']:,}",
+        f"of any age, {sum(report['left_out'].values())} left out; 95 % intervals. Minors: share of those",
+        "aged 13 to 17 judged 18 or over at the threshold where 90 % of those aged 25 and over pass.",
         "",
         "| approach | exact, % | 1-off, % | kept of exact / 1-off, % | macro-averaged, % | mean error, years "
         "| minors, % |",
