@@ -82,6 +82,7 @@ bench: $(READY) .venv-bench/.ready ## Measure speed and memory beside other pack
 system: ## Install the system parts of the tests (needs root and apt)
 	apt-get update -qq
 	xargs -a system-packages.txt apt-get install -qq --yes --no-install-recommends
+	command -v npm > /dev/null || apt-get install -qq --yes --no-install-recommends npm
 
 clean: ## Remove what the targets made
 	rm -rf $(VENV) .venv-bench $(WEIGHTS) demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
