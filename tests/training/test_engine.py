@@ -69,7 +69,8 @@ def test_equal_seeds_make_equal_weights(run, smoke, prepared, tmp_path):
 
 # A slow run in a process of its own, so that it can be stopped between its two epochs.
 SLOW_RUN = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job starts deaf to it
 from pathlib import Path
 import ageveil.training.engine as engine
 from ageveil.training.faces import TrainingFaces
