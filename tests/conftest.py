@@ -1,14 +1,19 @@
-"""What all tests share: pictures, how properties are tried, and the list of tests that were left out.
+"""What all tests share: pictures, how commands run and properties are tried, and what was left out.
 
 A test that needs something this machine lacks calls `pytest.skip("left out: <what is missing>")`. Every such
 test is named at the end of the run; with AGEVEIL_NOTHING_LEFT_OUT=1 it makes the run fail.
 """
 
+import json
 import os
+import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from hypothesis import settings
+
+from ageveil.cli import main
 
 # The same examples on every machine, and no limit on the time of one: shared machines stall.
 settings.register_profile("ageveil", derandomize=True, deadline=None)
@@ -39,6 +44,32 @@ def astronaut() -> Path:
 def grace_hopper() -> Path:
     """A public-domain portrait, 512 x 600."""
     return EXAMPLES / "grace_hopper.jpg"
+
+
+class Ended(NamedTuple):
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self):
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def run(capfd, monkeypatch):
+    """Run a command line in this process."""
+
+    def call(*words):
+        monkeypatch.setattr(sys, "argv", ["ageveil", *map(str, words)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main()
+        return Ended(end.value.code, *capfd.readouterr())
+
+    return call
 
 
 class LeftOut:

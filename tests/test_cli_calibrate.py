@@ -1,14 +1,9 @@
 """`ageveil calibrate` and what `ageveil rate` makes of its buffers, on real faces and a model that exists."""
 
-import json
-import sys
-from dataclasses import dataclass
-
 import numpy as np
 import pytest
 
 from ageveil import calibration
-from ageveil.cli import main
 from ageveil.estimation import MODELS
 from ageveil.pipeline import Pipeline
 from ageveil.training.datasets import read_dataset
@@ -18,33 +13,6 @@ from ageveil.training.splits import split_validation
 MODEL = ["--model", "dlib-age"]
 # dlib's network is not calibrated and sure of itself: only a loose question has an answer on a few faces.
 QUESTION = ["--board", "PEGI", "--rating", "18", "--approach", "mask", "--confidence", "0.6", *MODEL]
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self):
-        return json.loads(self.out)
-
-
-@pytest.fixture
-def run(capfd, monkeypatch):
-    """Run a command line in this process."""
-
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["ageveil", *map(str, words)])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as end:
-            main()
-        return Ended(end.value.code, *capfd.readouterr())
-
-    return call
 
 
 def age_of(path):
@@ -201,7 +169,7 @@ def test_tries_draw_afresh_and_a_second_buffer_joins_the_first(run, prepared, tm
         out,
     ]
     first = run(*words, "--quiet")
-    assert first == Ended(0, "", "")
+    assert first == (0, "", "")
     record = run(*words, "--approach", "mosaic", "--tries", "2", "--seed", "5", "--json").json
     assert (record["tries"], record["seed"], record["approach"]) == (2, 5, "mosaic")
     assert [buffer.approach for buffer in calibration.read_buffers(out)] == ["mask", "mosaic"]

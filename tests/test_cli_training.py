@@ -5,43 +5,14 @@ import json
 import re
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from ageveil.cli import main
 from ageveil.image import read_image, write_image
 
 SMOKE = Path(__file__).parent.parent / "recipes" / "smoke" / "recipe.toml"
 DLIB = ["--model", "dlib-age"]
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self):
-        return json.loads(self.out)
-
-
-@pytest.fixture
-def run(capfd, monkeypatch):
-    """Run a command line in this process."""
-
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["ageveil", *map(str, words)])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as end:
-            main()
-        return Ended(end.value.code, *capfd.readouterr())
-
-    return call
 
 
 def check_one_line(ended, code, *says):
