@@ -50,7 +50,8 @@ def cli_page() -> str:
         usage = " ".join(_argument_usage(p) for p in arguments)
         lines += ["", f"## ageveil {name}", "", f"`ageveil {name} {usage}".rstrip() + " [OPTIONS]`", ""]
         lines += [re.sub(r"[ \t]*\n[ \t]*", "\n", command.help.strip()), ""]
-        lines += ["| option | meaning | default |", "|---|---|---|"]
+        lines += ["| argument or option | meaning | default |", "|---|---|---|"]
+        lines += [f"| `{_argument_usage(p)}` | {_cell(p)} | required |" for p in arguments]
         lines += [_option_row(p) for p in command.params if p.param_type_name == "option"]
     return "\n".join(lines) + "\n"
 
@@ -75,7 +76,11 @@ def _option_row(parameter: Any) -> str:
         default = ""
     else:
         default = f"`{parameter.default}`"
-    return f"| {names} | {(parameter.help or '').replace('|', '/')} | {default} |"
+    return f"| {names} | {_cell(parameter)} | {default} |"
+
+
+def _cell(parameter: Any) -> str:
+    return (parameter.help or "").replace("|", "/")
 
 
 def boards_page() -> str:

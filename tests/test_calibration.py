@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from ageveil import calibration
-from ageveil.calibration import Buffer, apply_temperature, fit_temperature
+from ageveil.calibration import Buffer, Use, apply_temperature, fit_temperature
 from ageveil.errors import DataError
 from ageveil.estimation import MODELS
 from ageveil.runtime import find
@@ -174,8 +174,9 @@ def test_what_cannot_be_fitted(rows, low, high, says):
 # Buffers on record ------------------------------------------------------------------------------------------
 
 SOLVED = Buffer(
-    board="pegi", rating="18", minimum_age=18, approach="mask", model="a", sha256="0" * 64, confidence=0.99,
-    max_false_accept=0.01, window=5, tries=3, level=0.95, buffer=7, faces=320, accepted=0, bound=0.0094,
+    board="pegi", rating="18", minimum_age=18, approach="mask", model="a", sha256="0" * 64,
+    detector="centerface", landmarks="5", confidence=0.99, max_false_accept=0.01, window=5, tries=3,
+    level=0.95, buffer=7, faces=320, accepted=0, bound=0.0094,
     adults=200, adults_allowed=150, data="utkface:train", validation="share 0.1, seed 1", seed=0,
 )  # fmt: skip
 
@@ -225,7 +226,7 @@ def test_a_damaged_field_is_named(field, value, tmp_path):
     with pytest.raises(ValueError, match=f"^{field}"):
         Buffer.from_json(data)
     path = tmp_path / "buffers.json"
-    path.write_text(json.dumps({"version": 1, "buffers": [SOLVED.to_json(), data]}))
+    path.write_text(json.dumps({"version": 2, "buffers": [SOLVED.to_json(), data]}))
     with pytest.raises(DataError, match=rf"buffers\.json'.*{field}"):
         calibration.read_buffers(path)
 
@@ -255,9 +256,9 @@ def test_an_unknown_field_or_another_kind_is_refused():
         "",
         "[]",
         "{",
-        '{"version": 2, "buffers": []}',
-        '{"version": 1}',
-        '{"version": 1, "buffers": {}}',
+        '{"version": 1, "buffers": []}',
+        '{"version": 2}',
+        '{"version": 2, "buffers": {}}',
         "[" * 9999,
     ],
 )
@@ -276,28 +277,37 @@ def test_a_file_that_is_missing_or_no_text_is_a_data_error(tmp_path):
         calibration.read_buffers(tmp_path / "bytes.json")
 
 
-def asked(**values):
-    return {"sha256": "0" * 64, "minimum_age": 18, "approach": "mask", "confidence": 0.99, **values}
+USE = Use("0" * 64, 18, "mask", 0.99, "centerface", "5")
 
 
 @pytest.mark.parametrize(
     "other",
-    [{"sha256": "1" * 64}, {"minimum_age": 17}, {"approach": "mosaic"}, {"confidence": 0.95}],
-)
+    [
+        {"sha256": "1" * 64}, {"minimum_age": 17}, {"approach": "mosaic"}, {"confidence": 0.95},
+        {"detector": "dlib-hog"}, {"landmarks": "68"},
+    ],
+)  # fmt: skip
 def test_a_buffer_serves_what_it_was_solved_for_alone(other):
-    assert SOLVED.serves(**asked())
-    assert not SOLVED.serves(**asked(**other))
-    assert calibration.find_buffer([SOLVED], **asked()) is SOLVED
-    assert calibration.find_buffer([SOLVED], **asked(**other)) is None
-    assert calibration.find_buffer([], **asked()) is None
+    assert SOLVED.use == USE
+    assert calibration.find_buffer([SOLVED], USE) is SOLVED
+    assert calibration.find_buffer([SOLVED], USE._replace(**other)) is None
+    assert calibration.find_buffer([], USE) is None
 
 
 def test_a_new_buffer_takes_the_place_of_the_old_one():
     other = changed(approach="mosaic")
-    again = changed(buffer=9, max_false_accept=0.02, board="mpa", rating="NC-17")
+    again = changed(buffer=9, max_false_accept=0.01, tries=4, board="mpa", rating="NC-17")
     assert calibration.merge_buffer([SOLVED, other], again) == (other, again)
     assert calibration.merge_buffer([], SOLVED) == (SOLVED,)
     assert copy.deepcopy(SOLVED) == SOLVED
+
+
+@pytest.mark.parametrize("looser", [{"max_false_accept": 0.02}, {"tries": 2}])
+def test_a_looser_promise_takes_no_stricter_ones_place(looser):
+    with pytest.raises(DataError, match=r"a stricter buffer is stored already \(1 %, 3 tries\)"):
+        calibration.merge_buffer([SOLVED], changed(**looser))
+    # For another use it stands beside.
+    assert len(calibration.merge_buffer([SOLVED], changed(landmarks="68", **looser))) == 2
 
 
 def test_stored_buffers_lie_beside_the_weights(tmp_path):
@@ -308,7 +318,7 @@ def test_stored_buffers_lie_beside_the_weights(tmp_path):
     assert calibration.read_stored_buffers(weights) == (SOLVED,)
     assert calibration.read_stored_buffers(tmp_path / "elsewhere" / "a.onnx") == ()
     file.write_text("{}")
-    with pytest.raises(DataError, match="version 1"):
+    with pytest.raises(DataError, match="version 2"):
         calibration.read_stored_buffers(weights)
     assert calibration.read_stored_buffers(None) == ()
 

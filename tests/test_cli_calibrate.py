@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ageveil import calibration
-from ageveil.estimation import MODELS
+from ageveil.estimation import MODELS, split_of
 from ageveil.pipeline import Pipeline
 from ageveil.training.datasets import read_dataset
 from ageveil.training.preparation import load_prepared, prepare
@@ -99,7 +99,8 @@ def test_without_a_stored_buffer_it_says_so(run, astronaut):
 def record_for(minimum_age, **values):
     return calibration.Buffer(**{
         "board": "mpa", "rating": "R", "minimum_age": minimum_age, "approach": "mask", "model": "dlib-age",
-        "sha256": MODELS["dlib-age"].info.sha256, "confidence": 0.99, "max_false_accept": 0.01, "window": 5,
+        "sha256": MODELS["dlib-age"].info.sha256,
+        "detector": "centerface", "landmarks": "5", "confidence": 0.99, "max_false_accept": 0.01, "window": 5,
         "tries": 1, "level": 0.95, "buffer": 4, "faces": 320, "accepted": 0, "bound": 0.0094, "adults": 9,
         "adults_allowed": 8, "data": "d", "validation": None, "seed": 0, **values,
     })  # fmt: skip
@@ -153,7 +154,7 @@ def test_a_damaged_file_of_buffers_stops_rate(run, astronaut, tmp_path):
     path.write_text("{}")
     ended = run("rate", astronaut, "--board", "mpa", "--rating", "R", *MODEL, "--buffers", path)
     assert (ended.code, ended.out) == (13, "")
-    assert "expected buffers of version 1" in ended.err
+    assert "expected buffers of version 2" in ended.err
 
 
 def test_tries_draw_afresh_and_a_second_buffer_joins_the_first(run, prepared, tmp_path):
@@ -173,6 +174,10 @@ def test_tries_draw_afresh_and_a_second_buffer_joins_the_first(run, prepared, tm
     record = run(*words, "--approach", "mosaic", "--tries", "2", "--seed", "5", "--json").json
     assert (record["tries"], record["seed"], record["approach"]) == (2, 5, "mosaic")
     assert [buffer.approach for buffer in calibration.read_buffers(out)] == ["mask", "mosaic"]
+    # A looser promise does not take a stricter one's place; told before the work.
+    ended = run(*words, "--max-false-accept", "0.4")
+    assert (ended.code, ended.out) == (13, "")
+    assert "a stricter buffer is stored already (30 %, 1 try)" in ended.err
     shown = run(*words).out
     assert [buffer.approach for buffer in calibration.read_buffers(out)] == ["mosaic", "mask"]
     assert "added to" in shown
@@ -236,3 +241,33 @@ def test_a_damaged_file_of_buffers_is_not_written_over(run, tmp_path, astronaut)
     words = ["--data", f"folder:{tmp_path / 'faces'}", *QUESTION, "--max-false-accept", "0.5", "--out", path]
     ended = run("calibrate", *words)
     assert (ended.code, path.read_text()) == (13, "mine")
+
+
+def test_prepared_faces_that_were_found_in_another_way_are_refused(run, prepared):
+    words = ["calibrate", "--data", f"prepared:{prepared}", *QUESTION, "--max-false-accept", "0.3"]
+    ended = run(*words, "--detector", "dlib-hog")
+    assert (ended.code, ended.out) == (2, "")
+    assert "the prepared faces were found with detector centerface, asked is dlib-hog" in ended.err
+
+
+# The split of a model that says on what it was trained ------------------------------------------------------
+
+
+def test_a_trained_model_is_calibrated_on_the_faces_that_it_did_not_see(run, prepared):
+    pytest.importorskip(
+        "ageveil_weights_research", reason="left out: weights/research is not installed (make install)"
+    )
+    own = split_of("ageveil")
+    words = ["calibrate", "--data", f"prepared:{prepared}", "--board", "pegi", "--rating", "18", "--model"]
+    words += ["ageveil", "--max-false-accept", "0.3", "--confidence", "0.6", "--json"]
+    record = run(*words).json
+    images = load_prepared(prepared).images
+    _, held = split_validation(images, share=own.share, hold_out=own.hold_out, seed=own.seed)
+    assert record["faces"] == sum(13 <= images[index].age <= 17 for index in held) < 30
+    assert record["validation"].startswith(f"share {own.share:g}, seed {own.seed}")
+    everybody = run(*words, "--all-faces").json
+    assert (everybody["faces"], everybody["validation"]) == (30, None)
+    ended = run(*words, "--validation-share", "0.5")
+    assert (ended.code, ended.out) == (2, "")
+    assert f"trained on some of these faces: it kept out share {own.share:g}, seed" in ended.err
+    assert "do not go together" in run(*words, "--all-faces", "--validation-share", "0.5").err

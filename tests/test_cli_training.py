@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from ageveil.anonymization import anonymize_crop
+from ageveil.estimation import estimate, split_of
 from ageveil.image import read_image, write_image
+from ageveil.training.prepared import load_prepared
 
 SMOKE = Path(__file__).parent.parent / "recipes" / "smoke" / "recipe.toml"
 DLIB = ["--model", "dlib-age"]
@@ -201,3 +204,96 @@ def test_a_report_from_end_to_end(run, table, tmp_path, astronaut):
     assert page.count("<img") == 1
     assert not re.search(r"[abcde]\.png", page + json.dumps(record["qualitative"]))
     assert all("face" not in row for row in record["qualitative"])
+
+
+# Folds ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def adience(tmp_path_factory, astronaut, grace_hopper):
+    """The portraits in Adience's layout, in two of its five folds; each person in one fold alone."""
+    folder = tmp_path_factory.mktemp("adience")
+    portraits = {0: read_image(astronaut)[:260, 60:380], 3: read_image(grace_hopper)[:450]}
+    header = "user_id original_image face_id age gender x y dx dy tilt_ang fiducial_yaw_angle fiducial_score"
+    ages = ["(0, 2)", "(4, 6)", "(8, 12)", "(15, 20)", "(25, 32)", "(38, 43)", "(48, 53)", "(60, 100)"]
+    for fold in range(5):
+        lines = ["\t".join(header.split())]
+        for number, age in enumerate(ages if fold in portraits else []):
+            user, picture = f"person{fold}{number}@N0", f"{number}.jpg"
+            lines.append("\t".join([user, picture, str(number), age, "f", *["0"] * 7]))
+            place = folder / "aligned" / user / f"landmark_aligned_face.{number}.{picture}"
+            place.parent.mkdir(parents=True)
+            dark = (portraits[fold] * (0.6 + 0.05 * number)).astype("uint8")
+            write_image(place, dark[:, ::-1] if number % 2 else dark)
+        (folder / f"fold_{fold}_data.txt").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.fixture
+def small_recipe(tmp_path):
+    """The attention variant as small as it goes, from random weights, one epoch on Adience."""
+    path = tmp_path / "small.toml"
+    path.write_text(
+        'name = "small"\nnetwork = "vgg16-attention"\nside = 32\ndata = ["adience"]\n'
+        'licence = "CC0-1.0"\ntraining_data = ["two public-domain portraits"]\n'
+        "[validation]\nshare = 0.4\n[optimization]\nepochs = 1\nbatch = 4\n"
+    )
+    return path
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+def test_adience_from_its_files_to_the_papers_tables(run, adience, small_recipe, tmp_path, astronaut):
+    for extra, module in (("train", "torch"), ("report", "matplotlib")):
+        pytest.importorskip(module, reason=f"left out: the extra {extra} is not installed")
+    prepared, runs, out = tmp_path / "prepared", tmp_path / "runs", tmp_path / "report"
+    assert run("prepare", f"adience:{adience}", "--out", prepared / "adience", "--json").json["faces"] == 16
+    words = [
+        "reproduce",
+        "--data",
+        f"prepared:{prepared / 'adience'}",
+        "--prepared",
+        prepared,
+        "--runs",
+        runs,
+    ]
+    words += ["--attention", small_recipe, "--models", "none", "--out", out, "--no-faces", "--json"]
+    ended = run(*words, "--portrait", astronaut)
+    assert ended.code == 0, ended.err
+    report = json.loads((out / "report.json").read_text())
+    name = str(runs / "small-{fold}" / "model.onnx")
+    assert [row["model"] for row in report["table_2"]] == [name] * 3
+    assert (report["faces"], report["dataset"]) == (16, "adience")
+    assert (out / "index.html").read_text().count("<img") > 1  # the sheet and the response maps
+
+    # Each face was judged by the model that did not see its fold, and by no other.
+    faces = load_prepared(prepared / "adience")
+    right = 0
+    for index, image in enumerate(faces.images):
+        face = anonymize_crop(faces.crop(index), "mask")
+        (said,) = estimate([face], name.replace("{fold}", str(image.fold)))
+        right += said.group == image.age_group
+    exact = next(row["exact"]["value"] for row in report["records"] if row["approach"] == "mask")
+    assert exact == pytest.approx(100 * right / 16)
+    split = split_of(name.replace("{fold}", "3"))
+    assert (split.share, split.test_fold) == (0.4, 3)
+
+    # The same command again trains nothing; evaluate takes the same name.
+    before = (runs / "small-0" / "weights.safetensors").stat().st_mtime_ns
+    assert run(*words).code == 0
+    assert (runs / "small-0" / "weights.safetensors").stat().st_mtime_ns == before
+    data = ["--data", f"prepared:{prepared / 'adience'}", "--approach", "mask", "--json"]
+    assert run("evaluate", *data, "--model", name).json["exact"]["value"] == pytest.approx(exact)
+
+    # A model that knows a fold may not judge it.
+    (runs / "small-0" / "model.onnx").rename(runs / "model-3.onnx")
+    (runs / "small-3" / "model.onnx").rename(runs / "model-0.onnx")
+    ended = run("evaluate", *data, "--model", runs / "model-{fold}.onnx")
+    check_one_line(ended, 13, "model-0.onnx does not say that it left the fold in its name out of training")
+    # And one recipe does not pass for another under its name.
+    small_recipe.write_text(small_recipe.read_text().replace("share = 0.4", "share = 0.3"))
+    check_one_line(run(*words), 13, "was made by another recipe")
+
+
+def test_models_for_folds_need_folds(run, table):
+    ended = run("evaluate", "--data", f"csv:{table}", "--model", "model-{fold}.onnx")
+    check_one_line(ended, 13, "stands for one model for each fold, and the data set states no folds")

@@ -385,7 +385,8 @@ def stored_buffers(tmp_path, monkeypatch):
     (package / "age.onnx").write_bytes(locate(dlib.weights).read_bytes())
     record = calibration.Buffer(
         board="pegi", rating="18", minimum_age=18, approach="mask", model="stored",
-        sha256=dlib.info.sha256, confidence=0.9, max_false_accept=0.01, window=5, tries=1, level=0.95,
+        sha256=dlib.info.sha256, detector="centerface", landmarks="5", confidence=0.9,
+        max_false_accept=0.01, window=5, tries=1, level=0.95,
         buffer=7, faces=320, accepted=0, bound=0.0094, adults=9, adults_allowed=8, data="d",
         validation=None, seed=0,
     )  # fmt: skip
@@ -440,7 +441,7 @@ def test_a_file_of_buffers_takes_the_place_of_the_stored_ones(stored_buffers, tm
     path.write_text(calibration.format_buffers([]))
     assert Pipeline("mask", "stored", buffers=path).terms(rating, Policy(0.9)).source == "none"
     path.write_text("{}")
-    with pytest.raises(DataError, match="expected buffers of version 1"):
+    with pytest.raises(DataError, match="expected buffers of version 2"):
         Pipeline("mask", "stored", buffers=path).terms(rating, Policy(0.9))
     path.unlink()
     with pytest.raises(DataError, match="cannot read"):

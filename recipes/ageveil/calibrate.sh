@@ -11,8 +11,8 @@ for asked in "18 0.01" "17 0.02" "16 0.02"; do
   declare -A board=([18]="pegi 18" [17]="mpa R" [16]="pegi 16")
   read -r name mark <<<"${board[$age]}"
   for approach in mosaic mask blur; do
-    ageveil calibrate --data "prepared:$prepared/utkface-train" --validation-share 0.1 --hold-out 13-17:0.55 \
-      --board "$name" --rating "$mark" --approach "$approach" --max-false-accept "$share" --model ageveil \
+    ageveil calibrate --data "prepared:$prepared/utkface-train" --board "$name" --rating "$mark" \
+      --approach "$approach" --max-false-accept "$share" --model ageveil \
       --check "prepared:$prepared/utkface-test" --out "$out" --json --quiet \
       > "recipes/ageveil/buffer-$age-$approach.json"
   done

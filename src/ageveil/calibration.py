@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +27,7 @@ LEAST_TEMPERATURE, GREATEST_TEMPERATURE = 0.05, 20.0
 BUFFERS_FILE = "buffers.json"
 """Lies in the folder of a model's weight file."""
 
-BUFFERS_VERSION = 1
+BUFFERS_VERSION = 2
 """Version of that file's format."""
 
 _LEAST_PROBABILITY = 1e-12
@@ -157,6 +157,26 @@ def _golden_section(loss: Callable[[float], float], low: float, high: float) -> 
     return (low + high) / 2
 
 
+class Use(NamedTuple):
+    """What a buffer is for: it says nothing of any other.
+
+    Attributes:
+        sha256: Of the model's weight file.
+        minimum_age: T, in years.
+        approach: How faces are anonymized.
+        confidence: c, the probability that the rule asks for.
+        detector: How faces are found.
+        landmarks: By which the eye region is found.
+    """
+
+    sha256: str
+    minimum_age: int
+    approach: str
+    confidence: float
+    detector: str = "centerface"
+    landmarks: str = "5"
+
+
 @dataclass(frozen=True, slots=True)
 class Buffer:
     """A buffer of the decision rule, and what was measured to state its error.
@@ -168,6 +188,8 @@ class Buffer:
         approach: How faces were anonymized.
         model: Name of the estimator.
         sha256: Of its weight file: a buffer says nothing of other weights.
+        detector: How faces were found and so cropped; as `Pipeline.detector`.
+        landmarks: By which the eye region was found; as `Pipeline.landmarks`.
         confidence: c, the probability that the rule asks for.
         max_false_accept: Largest share of those too young that may be allowed.
         window: The share is of faces aged T - window to T - 1.
@@ -193,6 +215,8 @@ class Buffer:
     approach: str
     model: str
     sha256: str
+    detector: str
+    landmarks: str
     confidence: float
     max_false_accept: float
     window: int
@@ -209,7 +233,9 @@ class Buffer:
     seed: int
 
     def __post_init__(self) -> None:
-        for name in ("board", "rating", "approach", "model", "sha256", "data", "validation"):
+        for name in (
+            "board", "rating", "approach", "model", "sha256", "detector", "landmarks", "data", "validation",
+        ):  # fmt: skip
             value = getattr(self, name)
             if (not isinstance(value, str) or not value) and not (name == "validation" and value is None):
                 raise ValueError(f"{name}: expected a text, got {value!r}")
@@ -238,12 +264,12 @@ class Buffer:
             f"{self.accepted} of {_count(self.faces, 'face')}, {times} with one photograph, {data})"
         )
 
-    def serves(self, *, sha256: str, minimum_age: int, approach: str, confidence: float) -> bool:
-        """Whether it was solved for these weights, this threshold, approach and confidence."""
-        return self._use() == (sha256, minimum_age, approach, confidence)
-
-    def _use(self) -> tuple[str, int, str, float]:
-        return (self.sha256, self.minimum_age, self.approach, self.confidence)
+    @property
+    def use(self) -> Use:
+        """For what it was solved."""
+        return Use(
+            self.sha256, self.minimum_age, self.approach, self.confidence, self.detector, self.landmarks
+        )
 
     def to_json(self) -> dict[str, Any]:
         """The record as JSON values."""
@@ -310,17 +336,34 @@ def format_buffers(buffers: Iterable[Buffer]) -> str:
 
 
 def merge_buffer(buffers: Sequence[Buffer], new: Buffer) -> tuple[Buffer, ...]:
-    """Add a buffer. One for the same weights, threshold, approach and confidence gives way to it."""
-    return (*(buffer for buffer in buffers if buffer._use() != new._use()), new)
+    """Add a buffer. One for the same use gives way to it.
+
+    Raises:
+        DataError: It promises less than the one that would give way, as `check_no_looser` says.
+    """
+    check_no_looser(buffers, new.use, new.max_false_accept, new.tries)
+    return (*(buffer for buffer in buffers if buffer.use != new.use), new)
 
 
-def find_buffer(
-    buffers: Iterable[Buffer], *, sha256: str, minimum_age: int, approach: str, confidence: float
-) -> Buffer | None:
-    """The last of the buffers that serves, as `Buffer.serves` says; None where none does."""
+def check_no_looser(buffers: Iterable[Buffer], use: Use, max_false_accept: float, tries: int) -> None:
+    """Check that a promise does not take the place of a stricter one for the same use.
+
+    Raises:
+        DataError: A stored buffer allows a smaller share, or holds for more tries.
+    """
+    stored = find_buffer(buffers, use)
+    if stored is not None and (stored.max_false_accept < max_false_accept or stored.tries > tries):
+        raise DataError(
+            f"a stricter buffer is stored already ({percent(stored.max_false_accept)}, "
+            f"{_count(stored.tries, 'try', 'tries')}): write to another file, or remove it first"
+        )
+
+
+def find_buffer(buffers: Iterable[Buffer], use: Use) -> Buffer | None:
+    """The last of the buffers that was solved for this use; None where none was."""
     found = None
     for buffer in buffers:
-        if buffer.serves(sha256=sha256, minimum_age=minimum_age, approach=approach, confidence=confidence):
+        if buffer.use == use:
             found = buffer
     return found
 

@@ -192,6 +192,41 @@ def _exported(file: str, digest: str) -> Estimator:
     return Estimator(info, replace(weights, licence=info.licence), _graph_probabilities)
 
 
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Which faces of its training data a model was not trained on.
+
+    Attributes:
+        share: Of all faces, 0 to 1; they validate.
+        seed: Of the draw.
+        hold_out: Youngest and oldest age -> a larger share.
+        test_fold: Fold of the data set that neither trained nor validated; None where there was none.
+    """
+
+    share: float
+    seed: int
+    hold_out: Mapping[tuple[int, int], float]
+    test_fold: int | None
+
+
+def split_of(name: str) -> Split | None:
+    """Which faces a model was not trained on, as its file says; None where it does not say.
+
+    Raises:
+        ValueError: Unknown model.
+        ModelError: The weights are missing or damaged.
+    """
+    said = open_session(get_model(name).weights).metadata.get("validation")
+    if said is None:
+        return None
+    try:
+        record = json.loads(said)
+        held = {(int(low), int(high)): float(share) for low, high, share in record["hold_out"]}
+        return Split(float(record["share"]), int(record["seed"]), held, record.get("test_fold"))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{name} does not say as it should on which faces it was trained") from error
+
+
 def default_model(licence: Licence = "any") -> str:
     """Name of the best estimator whose weights are installed.
 

@@ -205,7 +205,8 @@ class Pipeline:
     def terms(self, rating: Rating, policy: Policy = Policy()) -> Terms:
         """Find the buffer that counts: the policy's own, else the one that was measured, else 0.
 
-        A stored buffer counts for the very weights, minimum age, approach and confidence it was solved for.
+        A stored buffer counts for the very weights, minimum age, approach, confidence, detector and landmarks
+        it was solved for.
         Nothing is read where the rating needs no age.
 
         Raises:
@@ -227,13 +228,10 @@ class Pipeline:
         else:
             known = calibration.read_buffers(self.buffers)
         approach = anonymization.get_approach(self.approach).name
-        return calibration.find_buffer(
-            known,
-            sha256=entry.info.sha256,
-            minimum_age=minimum_age,
-            approach=approach,
-            confidence=confidence,
+        use = calibration.Use(
+            entry.info.sha256, minimum_age, approach, confidence, self.detector, self.landmarks
         )
+        return calibration.find_buffer(known, use)
 
     def estimate_many(
         self, photos: Iterable[Source], *, workers: int | None = None

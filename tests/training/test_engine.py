@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import safetensors.torch
 import torch
 
 from ageveil.errors import DataError, ModelError, OutputError
-from ageveil.training import engine
+from ageveil.training import engine, losses
 from ageveil.training.engine import Hardware, load_run, train
 from ageveil.training.export import export_run
 from ageveil.training.faces import FacePool
@@ -59,6 +60,22 @@ def test_the_run_trained_and_the_kept_weights_are_another_networks(run, smoke):
     assert any(
         not torch.equal(one, two) for one, two in zip(fresh.parameters(), trained.parameters(), strict=True)
     )
+
+
+def test_training_lowers_the_loss(run, smoke, faces):
+    pool = FacePool.of([faces])
+    training, _ = engine.split(pool, smoke)
+    torch.manual_seed(smoke.seed)
+    fresh, _ = engine.build(smoke, runs=run.folder.parent, weights=None)
+
+    def loss(network):
+        crops = torch.from_numpy(np.stack([pool.crop(index).pixels for index in training]))
+        logits = network.eval()(crops, torch.zeros(crops.shape[:3], dtype=torch.bool))
+        low, high = (torch.from_numpy(ages[training]) for ages in (pool.low, pool.high))
+        return float(losses.year_loss(logits, low, high, ranked=0).mean())
+
+    with torch.inference_mode():
+        assert loss(load_run(run.folder)[0]) < loss(fresh)
 
 
 def test_equal_seeds_make_equal_weights(run, smoke, prepared, tmp_path):
@@ -138,6 +155,32 @@ def test_networks_over_groups_see_grouped_faces_only(smoke, faces):
         assert len(part)
         assert all(faces.images[index].age_group is not None for index in part)
     assert sum(map(len, engine.split(pool, recipe))) == 22  # all but the two of 14 years
+
+
+def test_the_fold_that_tests_is_in_neither_part(smoke, faces):
+    images = tuple(replace(image, fold=index % 3) for index, image in enumerate(faces.images))
+    pool = FacePool.of([replace(faces, images=images)])
+    for fold in range(3):
+        recipe = smoke.without_fold(fold)
+        assert (recipe.name, recipe.validation.test_fold) == (f"smoke-{fold}", fold)
+        seen = np.concatenate(engine.split(pool, recipe))
+        assert sorted(seen) == [index for index in range(len(pool)) if index % 3 != fold]
+    with pytest.raises(DataError, match="expected pictures with a fold"):
+        engine.split(FacePool.of([faces]), smoke.without_fold(0))
+
+
+@pytest.mark.parametrize("builds_on", ["initial", "teacher"])
+def test_a_run_that_kept_other_faces_out_is_not_built_upon(run, smoke, prepared, builds_on):
+    changes = {"name": "other", "validation": smoke.validation.model_copy(update={"seed": 3})}
+    if builds_on == "initial":
+        changes["initial"] = "run:smoke"
+    else:
+        changes |= {"teacher": "smoke", "loss": smoke.loss.model_copy(update={"distillation": 0.5})}
+    with pytest.raises(DataError, match="smoke kept other faces out of training than other does"):
+        train(
+            smoke.model_copy(update=changes),
+            prepared=prepared, runs=run.folder.parent, hardware=HERE, progress=False,
+        )  # fmt: skip
 
 
 def test_frozen_convolutions_stay(run, smoke, prepared):

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ageveil.calibration import Buffer
+    from ageveil.estimation import Split
     from ageveil.evaluation.accuracy import Faces
     from ageveil.evaluation.calibration import Reading
 
@@ -22,8 +23,8 @@ def calibrate(
     data: Annotated[
         str,
         typer.Option(
-            help="Faces of known age that did not train the model: a data set and its folder, as "
-            "utkface:DIR, or prepared:DIR."
+            help="The model's training data, of which the faces that it kept out are taken, or with "
+            "--all-faces another data set: as utkface:DIR, or prepared:DIR."
         ),
     ],
     board: Annotated[str, typer.Option(help="Classification body, as `ageveil boards` lists them.")],
@@ -40,6 +41,10 @@ def calibrate(
     validation_share: options.ValidationShare = None,
     validation_seed: options.ValidationSeed = 2018,
     hold_out: options.HoldOut = None,
+    all_faces: Annotated[
+        bool,
+        typer.Option("--all-faces", help="Take all faces: they are of another data set than the training."),
+    ] = False,
     out: Annotated[Path | None, typer.Option(help="Add the buffer to this file, as buffers.json.")] = None,
     check: Annotated[
         str | None, typer.Option(help="Then measure the buffer on these faces, named as with --data.")
@@ -58,15 +63,20 @@ def calibrate(
     """
     import numpy as np
 
-    from ageveil import boards, estimation, pipeline
+    from ageveil import anonymization, boards, estimation, pipeline
+    from ageveil.calibration import Use, check_no_looser
     from ageveil.evaluation import accuracy, calibration
 
     question = calibration.Question(boards.get_rating(board, rating), confidence, max_false_accept, tries)
     chosen = estimation.choose_model(model, licence)
     way = pipeline.Pipeline(approach, chosen, detector, landmarks, allow_others=True)
-    held = options.held_out(hold_out or [], validation_share)
-    if out is not None:
-        _existing(out)  # a file that cannot take the result is told before the work
+    split = _split(chosen, validation_share, validation_seed, hold_out or [], all_faces=all_faces)
+    if out is not None:  # a file that cannot take the result is told before the work
+        use = Use(
+            estimation.get_model(chosen).info.sha256, question.minimum_age,
+            anonymization.get_approach(approach).name, confidence, detector, landmarks,
+        )  # fmt: skip
+        check_no_looser(_existing(out), use, max_false_accept, tries)
 
     def read(faces: Faces, indices: Sequence[int]) -> Reading:
         with progress(f"{approach}, {faces.dataset}", len(indices), quiet=quiet) as bar:
@@ -75,7 +85,12 @@ def calibrate(
             )
 
     faces = accuracy.open_faces(data, way)
-    indices, validation = _validating(faces, validation_share, validation_seed, held)
+    indices, validation = _validating(faces, split)
+    if split is not None and validation_share is None and not quiet:
+        console(stderr=True).print(
+            f"{len(indices)} of {len(faces.images)} faces: what {chosen} says that it was not trained on; "
+            "--all-faces takes all"
+        )
     ages, aside = calibration.countable(faces.images, indices, question.minimum_age)
     young = sum(calibration.in_window(np.array(list(ages.values())), question.minimum_age))
     calibration.check_enough(int(young), question.minimum_age, max_false_accept)
@@ -99,17 +114,50 @@ def calibrate(
     return 0
 
 
-def _validating(
-    faces: Faces, share: float | None, seed: int, held: dict[tuple[int, int], float]
-) -> tuple[Sequence[int], str | None]:
+def _split(
+    model: str, share: float | None, seed: int, hold_out: Sequence[str], *, all_faces: bool
+) -> Split | None:
+    """Which faces of the data may serve: those that the model's own recipe kept out of training.
+
+    None stands for all of them.
+
+    Raises:
+        ValueError: A split is asked for that is not the model's, or two things at once.
+    """
+    from ageveil import estimation
+
+    held = options.held_out(hold_out, share)
+    if all_faces:
+        if share is not None:
+            raise ValueError("--all-faces and --validation-share do not go together")
+        return None
+    own = estimation.split_of(model)
+    if share is None:
+        return own
+    asked = estimation.Split(share, seed, held, own.test_fold if own else None)
+    if own is not None and asked != own:
+        raise ValueError(
+            f"{model} was trained on some of these faces: it kept out {_words(own)}. Leave the split away to "
+            "take just these, or give --all-faces for faces of another data set"
+        )
+    return asked
+
+
+def _words(split: Split) -> str:
+    more = "".join(f", ages {low}-{high} share {part:g}" for (low, high), part in split.hold_out.items())
+    return f"share {split.share:g}, seed {split.seed}{more}"
+
+
+def _validating(faces: Faces, split: Split | None) -> tuple[Sequence[int], str | None]:
     """Which faces are used, and how they were split off from those that trained the model."""
     from ageveil.training import splits
 
-    if share is None:
+    if split is None:
         return range(len(faces.images)), None
-    _, indices = splits.split_validation(faces.images, share=share, hold_out=held, seed=seed)
-    more = "".join(f", ages {low}-{high} share {part:g}" for (low, high), part in held.items())
-    return indices.tolist(), f"share {share:g}, seed {seed}{more}"
+    _, indices = splits.split_validation(
+        faces.images, share=split.share, hold_out=split.hold_out, seed=split.seed
+    )
+    return indices.tolist(), _words(split)
 
 
 def _existing(path: Path) -> tuple[Buffer, ...]:

@@ -50,9 +50,10 @@ def evaluate(
     names = options.approaches(approach)
     if by is not None and by not in accuracy.TRAITS:
         raise ValueError(f"unknown part {by!r}; choose one of {', '.join(accuracy.TRAITS)}")
-    chosen = estimation.choose_model(model, licence)
-    way = pipeline.Pipeline(names[0], chosen, detector, landmarks, allow_others=True)
+    asked = model or estimation.default_model(licence)
+    way = pipeline.Pipeline(names[0], detector=detector, landmarks=landmarks, allow_others=True)
     faces = accuracy.open_faces(data, way, limit=limit, seed=seed)
+    chosen = accuracy.choose_model(asked, faces, licence)
     with progress(", ".join(names), len(faces.images), quiet=quiet) as bar:
         found = accuracy.estimate_all(
             faces, [(name, chosen) for name in names], seed=seed, workers=workers, advance=bar.advance

@@ -18,11 +18,12 @@ import typer
 
 from ageveil.cli import options
 from ageveil.cli.output import console, print_json, progress, shown
+from ageveil.cli.train import Prepared, Runs
 
 if TYPE_CHECKING:
     from ageveil.evaluation.accuracy import Faces
     from ageveil.evaluation.report import LineUp
-    from ageveil.pipeline import Pipeline
+    from ageveil.types import CanonicalCrop
 
 
 def reproduce(
@@ -31,15 +32,26 @@ def reproduce(
     ],
     out: Annotated[Path, typer.Option(help="Directory for index.html and report.json; made if missing.")],
     baseline: Annotated[
-        str | None, typer.Option(help="The paper's baseline; by default vgg16 where it is installed.")
+        str | None,
+        typer.Option(
+            help="The paper's baseline: a model, or a recipe (.toml) that is trained first; by default vgg16 "
+            "where it is installed."
+        ),
     ] = None,
     attention: Annotated[
         str | None,
-        typer.Option(help="The paper's attention model; by default vgg16-attention where it is installed."),
+        typer.Option(
+            help="The paper's attention model, likewise; by default vgg16-attention where it is installed."
+        ),
     ] = None,
     models: Annotated[
-        str | None, typer.Option(help="Other models, with commas between; by default the best one installed.")
+        str | None,
+        typer.Option(
+            help="Other models or recipes, with commas between, or none; by default the best one installed."
+        ),
     ] = None,
+    prepared: Prepared = Path("prepared"),
+    runs: Runs = Path("runs"),
     licence: options.Licence = "any",
     validation: Annotated[
         str | None,
@@ -72,22 +84,41 @@ def reproduce(
     Accuracy, error in years, confusion, calibration, operating curves and the minors judged 18 or over, with
     intervals. The page shows the BARE FACES of the portraits and, without --no-faces, masked faces of the
     data set. Needs the extra "report".
+
+    A recipe is trained first, or taken from --runs where it is finished. On a data set with folds, as
+    Adience, it is trained once for each fold, and each face is judged by the model that has not seen its
+    fold. A model's path may have {fold} in it for the same.
     """
     start = time.monotonic()
     from ageveil import pipeline
     from ageveil.evaluation import accuracy, page, plots, report
-    from ageveil.image import write_text
+    from ageveil.image import read_image, write_text
     from ageveil.training import splits
 
     plots.check_installed()
     _make_directory(out)
-    line_up = _line_up(baseline, attention, models, licence)
+    way = pipeline.Pipeline(detector=detector, landmarks=landmarks, allow_others=True)
+    # Portraits first: what is wrong with one shows before the long work.
+    crops = [(photo, way.align_viewer(read_image(photo))[1]) for photo in portrait or []]
+    faces = accuracy.open_faces(data, way, limit=limit, seed=seed)
+
+    def usable(asked: str) -> str:
+        """The model that was asked for; from a recipe, where it is one."""
+        if not asked.endswith(".toml"):
+            return asked
+        return _trained(Path(asked), faces, prepared, runs, quiet=quiet or as_json)
+
+    line_up = _line_up(
+        baseline and usable(baseline),
+        attention and usable(attention),
+        None if models is None else [usable(name.strip()) for name in models.split(",") if name != "none"],
+        licence,
+        faces,
+    )
     names = line_up.names
     pairs = report.questions(line_up)
-    way = pipeline.Pipeline(model=names[0], detector=detector, landmarks=landmarks, allow_others=True)
-    # Portraits first: what is wrong with one shows before the long work.
-    sheets, responses = _portraits(portrait or [], names, way, seed)
-    faces = accuracy.open_faces(data, way, limit=limit, seed=seed)
+    shown_by = {name: accuracy.members(name, faces.images)[0] for name in names}
+    sheets, responses = _portraits(crops, shown_by, seed)
     if validation is None and validation_share is not None:
         raise ValueError("--validation-share goes with --validation")
     held = options.held_out(hold_out or [], validation_share)
@@ -123,8 +154,27 @@ def reproduce(
     return 0
 
 
+def _trained(path: Path, faces: Faces, prepared: Path, runs: Path, *, quiet: bool) -> str:
+    """The model of a recipe, or a name that stands for one model for each fold."""
+    from ageveil.evaluation.accuracy import FOLD
+    from ageveil.training import crossvalidation, recipes, splits
+
+    recipe = recipes.load_recipe(path)
+    folds = splits.folds_of(faces.images)
+    say = console(stderr=True)
+    made = crossvalidation.train_models(
+        recipe, folds, prepared=prepared, runs=runs, progress=not quiet,
+        announce=lambda line: None if quiet else say.print(line),
+    )  # fmt: skip
+    return str(made[0]) if not folds else str(runs / f"{recipe.name}-{FOLD}" / crossvalidation.MODEL_FILE)
+
+
 def _line_up(
-    baseline: str | None, attention: str | None, models: str | None, licence: Literal["any", "permissive"]
+    baseline: str | None,
+    attention: str | None,
+    models: Sequence[str] | None,
+    licence: Literal["any", "permissive"],
+    faces: Faces,
 ) -> LineUp:
     """The models asked for, or the paper's two and the best one, as far as they may be used.
 
@@ -133,18 +183,18 @@ def _line_up(
         ModelError: None is installed.
     """
     from ageveil import estimation
-    from ageveil.evaluation import report
+    from ageveil.evaluation import accuracy, report
 
     def paper(asked: str | None, usual: str) -> str | None:
         if asked is None and not estimation.is_usable(usual, licence):
             return None
-        return estimation.choose_model(asked or usual, licence)
+        return accuracy.choose_model(asked or usual, faces, licence)
 
-    others = [None] if models is None else [name.strip() for name in models.split(",")]
+    others = [estimation.default_model(licence)] if models is None else models
     return report.LineUp(
         paper(baseline, "vgg16"),
         paper(attention, "vgg16-attention"),
-        tuple(estimation.choose_model(name, licence) for name in others),
+        tuple(accuracy.choose_model(name, faces, licence) for name in others),
     )
 
 
@@ -160,26 +210,31 @@ def _make_directory(out: Path) -> None:
 # Pictures ---------------------------------------------------------------------------------------------------
 
 
-def _portraits(photos: Sequence[Path], models: Sequence[str], way: Pipeline, seed: int) -> tuple[Any, Any]:
-    """Approach sheets, and rows of response maps from the models that have them."""
+def _portraits(
+    crops: Sequence[tuple[Path, CanonicalCrop]], models: Mapping[str, str], seed: int
+) -> tuple[Any, Any]:
+    """Approach sheets, and rows of response maps from the models that have them.
+
+    `models` says which model answers under each name.
+    """
     from ageveil.draws import ChaChaDraws
     from ageveil.evaluation import figures
     from ageveil.evaluation.page import Picture
-    from ageveil.image import read_image
 
     sheets, rows = [], []
-    for photo in photos:
-        _, crop = way.align_viewer(read_image(photo))
+    for photo, crop in crops:
         name = photo.stem.replace("_", " ")
         sheet = figures.approach_sheet(crop, rng=ChaChaDraws(seed.to_bytes(32, "big")))
         sheets.append(Picture(sheet, f"{name}: one face through every approach, labelled"))
-        row = [picture for model in models for picture in _responses(crop, model, name)]
+        row = [
+            picture for model, member in models.items() for picture in _responses(crop, model, member, name)
+        ]
         if row:
             rows.append((Picture(crop.pixels, f"{name}, the bare face", (name, "original")), *row))
     return tuple(sheets), tuple(rows)
 
 
-def _responses(crop: Any, model: str, name: str) -> list[Any]:
+def _responses(crop: CanonicalCrop, model: str, member: str, name: str) -> list[Any]:
     from ageveil import anonymization, estimation
     from ageveil.evaluation import figures
     from ageveil.evaluation.page import Picture
@@ -189,10 +244,10 @@ def _responses(crop: Any, model: str, name: str) -> list[Any]:
     for approach in ("original", "mask"):
         face = anonymization.anonymize_crop(crop, approach)
         try:
-            (maps,) = estimation.response_maps([face], model)
+            (maps,) = estimation.response_maps([face], member)
         except ValueError:  # a model without maps
             return []
-        (distribution,) = estimation.estimate([face], model)
+        (distribution,) = estimation.estimate([face], member)
         group = distribution.group
         said = f"{AGE_GROUP_NAMES[group]} ({100 * distribution.groups[group]:.0f} %)"
         overlay = figures.response_overlay(face.pixels, maps[group])

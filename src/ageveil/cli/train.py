@@ -29,6 +29,9 @@ def train(
     devices: Annotated[int, typer.Option(min=1, help="Devices on each machine.")] = 1,
     nodes: Annotated[int, typer.Option(min=1, help="Machines.")] = 1,
     workers: Annotated[int, typer.Option(min=0, help="Processes that prepare faces for each device.")] = 2,
+    fold: Annotated[
+        int | None, typer.Option(min=0, help="Leave this fold of the data set out, to test on.")
+    ] = None,
     limit: Annotated[
         int | None, typer.Option(min=1, help="Only so many faces of each part, for a dry run.")
     ] = None,
@@ -43,6 +46,8 @@ def train(
     from ageveil.training import engine, recipes
 
     choice = recipes.load_recipe(recipe)
+    if fold is not None:
+        choice = choice.without_fold(fold)
     hardware = engine.Hardware(accelerator, devices, nodes, workers)
     run = engine.train(
         choice,

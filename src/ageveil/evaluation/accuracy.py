@@ -26,7 +26,8 @@ from ageveil.pipeline import Pipeline, map_ordered
 from ageveil.training.datasets import read_dataset
 from ageveil.training.labels import LabelledImage
 from ageveil.training.preparation import canonical_crop, left_out_reason
-from ageveil.training.prepared import load_prepared
+from ageveil.training.prepared import PreparedFaces, load_prepared
+from ageveil.training.splits import folds_of
 from ageveil.types import AGE_GROUPS, MAX_AGE, AgeDistribution, AnonymizedFace, CanonicalCrop
 
 COMPARABLE = 0.015
@@ -37,6 +38,9 @@ FEW = 100
 
 PREPARED = "prepared:"
 """How the name of a folder of prepared faces begins, where a data set is asked for."""
+
+FOLD = "{fold}"
+"""Stands in a model's name for the number of a fold: one model for each, and each tests on its own fold."""
 
 _BATCH = 256
 
@@ -77,16 +81,17 @@ def open_faces(spec: str, pipeline: Pipeline, *, limit: int | None = None, seed:
 
     Args:
         spec: As `ageveil.training.datasets.read_dataset` takes it, or "prepared:DIR".
-        pipeline: How faces are found; prepared ones are found already.
+        pipeline: How faces are found; prepared ones are found already, and must be in that way.
         limit: Only so many faces, drawn at random.
         seed: Of that draw.
 
     Raises:
-        ValueError: Unknown data set, or `limit` is below 1.
+        ValueError: Unknown data set, prepared faces were found in another way, or `limit` is below 1.
         DataError: The folder does not read as that data set.
     """
     if spec.startswith(PREPARED) and len(spec) > len(PREPARED):
         prepared = load_prepared(Path(spec.removeprefix(PREPARED)))
+        _check_found(prepared, pipeline)
         chosen = _draw(len(prepared), limit, seed)
         return Faces(
             prepared.dataset,
@@ -99,6 +104,14 @@ def open_faces(spec: str, pipeline: Pipeline, *, limit: int | None = None, seed:
     dataset = read_dataset(spec)
     images = sample(dataset.images, limit, seed=seed)
     return photographs(images, pipeline, dataset=dataset.name, labels_left_out=dataset.left_out)
+
+
+def _check_found(prepared: PreparedFaces, pipeline: Pipeline) -> None:
+    for name, asked in (("detector", pipeline.detector), ("landmarks", pipeline.landmarks)):
+        if prepared.pipeline.get(name) != asked:
+            raise ValueError(
+                f"the prepared faces were found with {name} {prepared.pipeline.get(name)}, asked is {asked}"
+            )
 
 
 def part(faces: Faces, indices: Sequence[int]) -> Faces:
@@ -236,7 +249,9 @@ def estimate_all(
     Args:
         faces: From `open_faces` or `photographs`.
         questions: Approach and model: a name or alias in `ageveil.anonymization.APPROACHES`, and a name in
-            `ageveil.estimation.MODELS`. One that comes twice is answered once.
+            `ageveil.estimation.MODELS` or a path of an exported file. Where a path has "{fold}" in it, each
+            face is answered by the model that left its fold to test on. One that comes twice is answered
+            once.
         seed: Of the mosaic's draws (one stream for each face); ciphers draw fresh keys.
         threads: Threads of a network; 0 lets it use all cores.
         workers: Threads that prepare faces; by default one for each core.
@@ -248,7 +263,8 @@ def estimate_all(
     Raises:
         ValueError: `seed` lies outside 0..2**64 - 1, an approach or model is unknown or missing, or a model
             that knows the eight groups only is asked about other bins of ages.
-        DataError: No face of the data set can be used.
+        DataError: No face of the data set can be used; or there are models for folds and a face states none,
+            or one of them does not say that it left its fold out of training.
     """
     if not 0 <= seed < 2**64:
         raise ValueError(f"a seed lies from 0 to 2**64 - 1, got {seed}")
@@ -257,7 +273,8 @@ def estimate_all(
     }
     if not found:
         raise ValueError("expected one approach and one model or more")
-    _check_resolutions({model for _, model in found}, faces.dataset)
+    for model in {model for _, model in found}:
+        _check_model(model, faces)
     names = list(dict.fromkeys(name for name, _ in found))
 
     def prepare(index: int) -> list[AnonymizedFace]:
@@ -273,7 +290,8 @@ def estimate_all(
             images += [labelled for labelled, _ in batch]
             for (name, model), distributions in found.items():
                 column = [copies[names.index(name)] for _, copies in batch]
-                distributions.extend(estimation.estimate(column, model, threads=threads))
+                folds = [labelled.fold for labelled, _ in batch]
+                distributions.extend(_ask(model, column, folds, threads))
     if not images:
         raise DataError("no face of the data set could be used")
     kept, counts = tuple(images), dict(left_out)
@@ -304,10 +322,59 @@ def _batches(
         yield batch
 
 
-def _check_resolutions(models: Iterable[str], dataset: str) -> None:
-    for model in models:
-        if estimation.get_model(model).info.resolution == "group" and dataset in _OWN_BINS:
-            raise ValueError(f"{model} knows the paper's eight groups only, {dataset} has bins of its own")
+def _ask(
+    model: str, faces: Sequence[AnonymizedFace], folds: Sequence[int | None], threads: int
+) -> list[AgeDistribution]:
+    """Estimate faces, each with the model of its fold where there is one for each."""
+    if FOLD not in model:
+        return list(estimation.estimate(faces, model, threads=threads))
+    answers: dict[int, AgeDistribution] = {}
+    for fold in dict.fromkeys(folds):
+        places = [place for place, own in enumerate(folds) if own == fold]
+        asked = [faces[place] for place in places]
+        name = model.replace(FOLD, str(fold))
+        answers |= dict(zip(places, estimation.estimate(asked, name, threads=threads), strict=True))
+    return [answers[place] for place in range(len(faces))]
+
+
+def members(model: str, images: Iterable[LabelledImage]) -> tuple[str, ...]:
+    """The models that a name stands for: itself, or one for each fold.
+
+    Raises:
+        DataError: There is one for each fold, and a picture states no fold.
+    """
+    if FOLD not in model:
+        return (model,)
+    folds = folds_of(images)
+    if not folds:
+        raise DataError(f"{model} stands for one model for each fold, and the data set states no folds")
+    return tuple(model.replace(FOLD, str(fold)) for fold in folds)
+
+
+def choose_model(model: str, faces: Faces, licence: estimation.Licence = "any") -> str:
+    """A model's name, or one with "{fold}" in it, checked to be usable under a licence that is allowed.
+
+    Raises:
+        ValueError: As `ageveil.estimation.choose_model`.
+        DataError: As `members`.
+        ModelError: As `ageveil.estimation.choose_model`.
+    """
+    for member in members(model, faces.images):
+        estimation.choose_model(member, licence)
+    return model
+
+
+def _check_model(model: str, faces: Faces) -> None:
+    for member in members(model, faces.images):
+        info = estimation.get_model(member).info
+        if info.resolution == "group" and faces.dataset in _OWN_BINS:
+            raise ValueError(
+                f"{member} knows the paper's eight groups only, {faces.dataset} has bins of its own"
+            )
+        if FOLD in model:
+            split = estimation.split_of(member)
+            if split is None or model.replace(FOLD, str(split.test_fold)) != member:
+                raise DataError(f"{member} does not say that it left the fold in its name out of training")
 
 
 # Scores -----------------------------------------------------------------------------------------------------
@@ -490,7 +557,7 @@ def score(estimates: Estimates, *, seed: int = 0, resamples: int = 2000) -> Repo
         left_out=estimates.left_out,
         approach=estimates.approach,
         model=estimates.model,
-        licence=estimation.get_model(estimates.model).info.licence,
+        licence=estimation.get_model(members(estimates.model, estimates.images)[0]).info.licence,
     )
 
 

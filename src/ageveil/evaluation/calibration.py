@@ -345,6 +345,8 @@ def calibrate(
         approach=anonymization.get_approach(pipeline.approach).name,
         model=info.name,
         sha256=info.sha256,
+        detector=pipeline.detector,
+        landmarks=pipeline.landmarks,
         confidence=question.confidence,
         max_false_accept=question.max_false_accept,
         window=WINDOW,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from ageveil import anonymization, estimation
 from ageveil.evaluation import accuracy, metrics
 from ageveil.evaluation.accuracy import Estimates, Report, as_json
 from ageveil.evaluation.intervals import Estimate, bootstrap, clopper_pearson
+from ageveil.training.labels import LabelledImage
 
 REPORT_VERSION = 1
 
@@ -76,7 +77,8 @@ class LineUp:
         if not self.names or len(set(self.names)) < len(self.names):
             raise ValueError("expected one model or more, each once")
         for model in self.names:
-            estimation.get_model(model)
+            if accuracy.FOLD not in model:
+                estimation.get_model(model)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -142,7 +144,7 @@ def build(
         "label_mix": dict(
             zip(first.bin_names, np.bincount(true, minlength=len(first.bins)).tolist(), strict=True)
         ),
-        "models": [model_record(model) for model in models.names],
+        "models": [model_record(model, first.images) for model in models.names],
         "records": [
             record(
                 found[key],
@@ -161,17 +163,17 @@ def build(
     }
 
 
-def model_record(name: str) -> dict[str, Any]:
-    """What is known of a model, as JSON values."""
-    info = estimation.get_model(name).info
+def model_record(name: str, images: Sequence[LabelledImage]) -> dict[str, Any]:
+    """What is known of a model, as JSON values; of models for folds, the first's, and every checksum."""
+    infos = [estimation.get_model(member).info for member in accuracy.members(name, images)]
     return {
-        "name": info.name,
-        "version": info.version,
-        "licence": info.licence,
-        "resolution": info.resolution,
-        "sha256": info.sha256,
-        "source": info.source,
-        "calibrated": list(info.calibrated),
+        "name": name,
+        "version": infos[0].version,
+        "licence": infos[0].licence,
+        "resolution": infos[0].resolution,
+        "sha256": ", ".join(info.sha256 for info in infos),
+        "source": infos[0].source if len(infos) == 1 else f"{len(infos)} models, one for each fold",
+        "calibrated": list(infos[0].calibrated),
     }
 
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import math
+import multiprocessing
 import os
 import secrets
 import signal
@@ -39,7 +40,7 @@ from ageveil.training.faces import (
 from ageveil.training.networks import AgeNetwork, get_network
 from ageveil.training.preparation import load_prepared
 from ageveil.training.recipes import Recipe
-from ageveil.training.splits import split_validation
+from ageveil.training.splits import split_fold, split_validation
 from ageveil.types import AGE_GROUPS, MAX_AGE
 
 WEIGHTS_FILE, RECIPE_FILE, LAST_FILE = "weights.safetensors", "recipe.json", "last.ckpt"
@@ -228,7 +229,7 @@ def train(
     folder = _claim(runs / recipe.name, recipe, chosen)
     teacher = None
     if recipe.teacher is not None:
-        if load_run(runs / recipe.teacher)[0].resolution != network.resolution:
+        if _earlier(runs, recipe.teacher, recipe).resolution != network.resolution:
             raise DataError(f"{recipe.teacher} and its pupil answer over different classes")
         teacher = _teacher_answers(runs / recipe.teacher, pool, training, folder, str(chosen["sha256"]))
     world = hardware.devices * hardware.nodes
@@ -267,15 +268,21 @@ def split(
     """Numbers of the faces that a recipe trains on and of those that it validates on.
 
     Faces whose eyes lie outside the crop are in neither part, since no approach can hide them; nor are faces
-    without an age group where the network knows groups only.
+    without an age group where the network knows groups only, nor those of the fold that tests.
 
     Raises:
-        DataError: One of the parts is empty.
+        DataError: One of the parts is empty, or a fold is asked for and the faces state none.
     """
     images = pool.images
     choice = recipe.validation
     held = {(low, high): share for low, high, share in choice.hold_out}
-    parts = split_validation(images, share=choice.share, hold_out=held, seed=choice.seed)
+    rest = np.arange(len(images))
+    if choice.test_fold is not None:
+        rest, _ = split_fold(images, choice.test_fold)
+    parts = split_validation(
+        [images[index] for index in rest], share=choice.share, hold_out=held, seed=choice.seed
+    )
+    parts = (rest[parts[0]], rest[parts[1]])
     usable = pool.usable.copy()
     if get_network(recipe.network).resolution == "group":
         usable &= [image.age_group is not None for image in images]
@@ -293,12 +300,26 @@ def build(recipe: Recipe, *, runs: Path, weights: Path | None) -> tuple[AgeNetwo
     if recipe.initial == "random":
         return network, ()
     if recipe.initial.startswith("run:"):
-        earlier, _ = load_run(runs / recipe.initial.removeprefix("run:"))
-        state = earlier.state_dict()
+        state = _earlier(runs, recipe.initial.removeprefix("run:"), recipe).state_dict()
     else:
         state = network.adapt(initial.load(recipe.initial, weights))
     missing = initial.fit(network, state)
     return network, tuple(sorted({name.rsplit(".", 1)[0] for name in missing}))
+
+
+def _earlier(runs: Path, name: str, recipe: Recipe) -> AgeNetwork:
+    """The network of a run on which another builds: both keep the same faces out of training.
+
+    Raises:
+        DataError: They do not: what validates here would have been learned there.
+    """
+    network, earlier = load_run(runs / name)
+    if earlier.validation != recipe.validation:
+        raise DataError(
+            f"{name} kept other faces out of training than {recipe.name} does: give both recipes the same "
+            "section [validation]"
+        )
+    return network
 
 
 def freeze(network: AgeNetwork, count: int) -> None:
@@ -415,7 +436,9 @@ def _loaders(
     batch = max(1, recipe.optimization.batch // world)
     shared: dict[str, Any] = {"batch_size": batch, "num_workers": hardware.workers, "pin_memory": False}
     if hardware.workers:
-        shared["prefetch_factor"] = 4
+        # A fork of a process with threads, as those of OpenCV and ONNX Runtime, may wait for ever.
+        fresh = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+        shared |= {"prefetch_factor": 4, "persistent_workers": True, "multiprocessing_context": fresh}
     faces = TrainingFaces(pool, recipe.approaches, varied=recipe.vary, seed=recipe.seed)
     sampler = EpochSampler(training, seed=recipe.seed, rank=rank, world=world)
     kept = ValidationFaces(pool, validation[rank::world], recipe.approaches, recipe.seed)

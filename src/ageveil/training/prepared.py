@@ -51,6 +51,7 @@ class PreparedFaces:
         images: Label of each face; N of them. A path says where the picture lay.
         left_out: Number of pictures that gave no usable face, by reason.
         labels_left_out: Number of pictures that state no age, by reason; they are not in `left_out`.
+        pipeline: How faces were found: `detector`, `landmarks` and further choices, by name.
         landmarks: In pixels of the crops, shape (N, 5, 2) or (N, 68, 2), float64.
         to_image: Maps (x, y, 1) of each crop to pixels of its picture, shape (N, 2, 3), float64.
         outside: Share of each crop that lies outside its picture, shape (N,), float64.
@@ -63,6 +64,7 @@ class PreparedFaces:
     images: tuple[LabelledImage, ...]
     left_out: Mapping[str, int]
     labels_left_out: Mapping[str, int]
+    pipeline: Mapping[str, Any]
     landmarks: NDArray[np.float64]
     to_image: NDArray[np.float64]
     outside: NDArray[np.float64]
@@ -114,6 +116,7 @@ def load_prepared(folder: Path) -> PreparedFaces:
     try:
         total, root, dataset = shard_count(head), Path(head["root"]), str(head["dataset"])
         labels_left_out = {str(reason): int(count) for reason, count in head["labels_left_out"].items()}
+        pipeline = dict(head["pipeline"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"{str(folder / HEAD)!r} is damaged") from error
     done = sum(is_done(folder, number) for number in range(total))
@@ -139,6 +142,7 @@ def load_prepared(folder: Path) -> PreparedFaces:
         images,
         dict(left_out),
         labels_left_out,
+        pipeline,
         np.concatenate([shard.landmarks for shard in filled]),
         np.concatenate([shard.to_image for shard in filled]),
         np.concatenate([shard.outside for shard in filled]),

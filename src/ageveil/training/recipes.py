@@ -32,11 +32,14 @@ class Validation(_Section):
         share: Of all faces, 0 to 1.
         seed: Of the draw.
         hold_out: Larger shares for exact ages, [youngest, oldest, share].
+        test_fold: Fold of the data set that neither trains nor validates, since it tests; None where the data
+            set has a test part of its own.
     """
 
     share: float = Field(default=0.1, gt=0, lt=1)
     seed: int = Field(default=2018, ge=0)
     hold_out: tuple[AgeSpan, ...] = ()
+    test_fold: int | None = Field(default=None, ge=0)
 
 
 class Optimization(_Section):
@@ -149,6 +152,11 @@ class Recipe(_Section):
     def pixels(self) -> int:
         """Side in pixels at which the network looks at a crop."""
         return self.side or get_network(self.network).side
+
+    def without_fold(self, fold: int) -> Self:
+        """The same recipe for the run that leaves a fold to test on; the fold's number ends its name."""
+        validation = self.validation.model_copy(update={"test_fold": fold})
+        return self.model_copy(update={"name": f"{self.name}-{fold}", "validation": validation})
 
     def digest(self) -> str:
         """SHA-256 of all that is in the recipe, 64 hex digits: equal recipes continue each other's runs."""

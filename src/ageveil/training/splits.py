@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,6 +57,19 @@ def split_validation(
     chosen = {unit for unit, limit in shares.items() if _position(unit, seed) < limit}
     validating = np.array([_unit(image) in chosen for image in images], np.bool_)
     return _parts(validating, f"of {len(images)} pictures at a validation share of {share}")
+
+
+def folds_of(images: Iterable[LabelledImage]) -> tuple[int, ...]:
+    """The folds that a data set states, in order; none where it states none.
+
+    Raises:
+        DataError: Some of its pictures state one and others do not.
+    """
+    folds = {image.fold for image in images}
+    stated = tuple(sorted(fold for fold in folds if fold is not None))
+    if stated and None in folds:
+        raise DataError("some pictures of the data set state a fold and others do not")
+    return stated
 
 
 def split_fold(images: Sequence[LabelledImage], fold: int) -> tuple[Indices, Indices]:
