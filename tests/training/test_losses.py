@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from ageveil.training.losses import (
     divergence,
+    group_likelihood,
     interval_likelihood,
     label_distribution,
     ranked_probability_score,
@@ -71,6 +72,20 @@ def test_divergence_from_a_point_is_finite(logits):
     target = functional.one_hot(EXACT, 101).float()
     expected = functional.cross_entropy(logits, EXACT, reduction="none")
     torch.testing.assert_close(divergence(logits, target), expected)
+
+
+def test_the_likelihood_of_a_group_is_its_share_of_all_groups(logits):
+    groups = [(0, 2), (4, 6), (8, 13), (15, 20), (25, 32), (38, 43), (48, 53), (60, 100)]
+    # Held by 8-13, by 15-20, by none (it reaches beyond), by none (between groups), by 60 and over.
+    low, high = torch.tensor([8, 17, 15, 22, 70]), torch.tensor([12, 17, 21, 22, 100])
+    rows = probabilities(logits)
+    shares = [[sum(row[a : b + 1]) for a, b in groups] for row in rows]
+    expected = [-math.log(share[g] / sum(share)) for share, g in zip(shares, (2, 3, 0, 0, 7), strict=True)]
+    expected[2] = expected[3] = 0
+    np.testing.assert_allclose(group_likelihood(logits, low, high), expected, rtol=1e-4, atol=1e-6)
+    both = year_loss(logits, low, high, ranked=0.1, grouped=0.5)
+    alone = year_loss(logits, low, high, ranked=0.1)
+    np.testing.assert_allclose(both - alone, 0.5 * np.array(expected), atol=1e-5)
 
 
 def slow_score(row, low, high):

@@ -32,6 +32,9 @@ def train(
     fold: Annotated[
         int | None, typer.Option(min=0, help="Leave this fold of the data set out, to test on.")
     ] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Another seed than the recipe's; it ends the run's name.")
+    ] = None,
     limit: Annotated[
         int | None, typer.Option(min=1, help="Only so many faces of each part, for a dry run.")
     ] = None,
@@ -48,6 +51,8 @@ def train(
     choice = recipes.load_recipe(recipe)
     if fold is not None:
         choice = choice.without_fold(fold)
+    if seed is not None:
+        choice = choice.with_seed(seed)
     hardware = engine.Hardware(accelerator, devices, nodes, workers)
     run = engine.train(
         choice,

@@ -155,7 +155,8 @@ class _Engine(pl.LightningModule):
     def _label_loss(self, logits: Tensor, index: Tensor) -> Tensor:
         low, high = self._low[index].to(logits.device), self._high[index].to(logits.device)
         if self.network.resolution == "year":
-            return losses.year_loss(logits, low, high, ranked=self._recipe.loss.ranked)
+            choice = self._recipe.loss
+            return losses.year_loss(logits, low, high, ranked=choice.ranked, grouped=choice.grouped)
         return torch.nn.functional.cross_entropy(
             logits.float(),
             _GROUP_OF_YEAR.to(logits.device)[low],
@@ -249,6 +250,8 @@ def train(
             # Told once in the documentation instead: few loader processes suffice on few cores.
             warnings.filterwarnings("ignore", message=".*does not have many workers.*")
             warnings.filterwarnings("ignore", message=".*isinstance.*LeafSpec.*")
+            # The run has claimed its folder itself.
+            warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
             trainer.fit(engine, *loaders, ckpt_path=last if last.exists() else None, weights_only=True)
         if trainer.is_global_zero:
             _keep_best(Path(best.best_model_path), network, folder)

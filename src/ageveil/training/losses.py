@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ageveil.types import MAX_AGE
+from ageveil.types import AGE_GROUPS, MAX_AGE
 
 # Two people guess a child's age within a year, an old person's within several. So does a label.
 _SPREAD_AT_BIRTH, _SPREAD_A_YEAR, _LARGEST_SPREAD = 1.0, 0.06, 3.5
@@ -87,21 +87,48 @@ def ranked_probability_score(logits: Tensor, low: Tensor, high: Tensor) -> Tenso
     return (younger * cumulative**2 + reached * (1 - cumulative) ** 2).sum(1)
 
 
-def year_loss(logits: Tensor, low: Tensor, high: Tensor, *, ranked: float) -> Tensor:
+def group_likelihood(logits: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """Negative logarithm of the probability of the true age group, given that the age lies in a group.
+
+    A label distribution blurs where groups meet, on purpose; this term asks for the side.
+
+    Args:
+        logits: Over the years 0..100, shape (N, 101).
+        low: Shape (N,), integers in 0..100.
+        high: Shape (N,), included.
+
+    Returns:
+        Shape (N,), 0 or more; 0 where no group holds the whole label.
+
+    Source:
+        Ye et al. 2018, section IV, for the groups.
+    """
+    logs = functional.log_softmax(logits.float(), 1)
+    groups = torch.stack([logs[:, first : last + 1].logsumexp(1) for first, last in AGE_GROUPS], 1)
+    first, last = (torch.tensor(ends, device=logits.device) for ends in zip(*AGE_GROUPS, strict=True))
+    holds = (low[:, None] >= first) & (high[:, None] <= last)
+    true = (groups * holds).sum(1)  # at most one group holds a label
+    return torch.where(holds.any(1), groups.logsumexp(1) - true, 0.0)
+
+
+def year_loss(logits: Tensor, low: Tensor, high: Tensor, *, ranked: float, grouped: float = 0.0) -> Tensor:
     """The loss of a network over years.
 
-    Divergence from the label distribution where the age is exact, interval likelihood where it is not, and a
-    share of the ranked probability score for both.
+    Divergence from the label distribution where the age is exact, interval likelihood where it is not, and
+    shares of the ranked probability score and of the group's likelihood for both.
 
     Args:
         logits: Shape (N, 101).
         low: Shape (N,), integers in 0..100.
         high: Shape (N,), included.
         ranked: Weight of the ranked probability score.
+        grouped: Weight of the group's likelihood.
 
     Returns:
         Shape (N,).
     """
     exact = divergence(logits, label_distribution(low))
     fit = torch.where(low == high, exact, interval_likelihood(logits, low, high))
+    if grouped:
+        fit = fit + grouped * group_likelihood(logits, low, high)
     return fit + ranked * ranked_probability_score(logits, low, high)

@@ -77,12 +77,14 @@ class Loss(_Section):
 
     Attributes:
         ranked: Weight of the ranked probability score beside the likelihood.
+        grouped: Weight of the true age group's likelihood beside that of the year, for networks over years.
         distillation: Share of the loss that asks to answer as the teacher does on the bare face.
         smoothing: Of group labels, for networks over groups.
         emphasis: How much more faces of these exact ages count, [youngest, oldest, weight].
     """
 
     ranked: float = Field(default=0.1, ge=0)
+    grouped: float = Field(default=0.0, ge=0)
     distillation: float = Field(default=0.0, ge=0, lt=1)
     smoothing: float = Field(default=0.0, ge=0, lt=1)
     emphasis: tuple[AgeSpan, ...] = ()
@@ -157,6 +159,10 @@ class Recipe(_Section):
         """The same recipe for the run that leaves a fold to test on; the fold's number ends its name."""
         validation = self.validation.model_copy(update={"test_fold": fold})
         return self.model_copy(update={"name": f"{self.name}-{fold}", "validation": validation})
+
+    def with_seed(self, seed: int) -> Self:
+        """The same recipe with other chance in training, on the same faces; the seed ends its name."""
+        return self.model_copy(update={"name": f"{self.name}-seed-{seed}", "seed": seed})
 
     def digest(self) -> str:
         """SHA-256 of all that is in the recipe, 64 hex digits: equal recipes continue each other's runs."""
