@@ -16,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import secrets
 import stat
 import struct
 import threading
@@ -33,6 +32,7 @@ from PIL import Image as PillowImage
 from PIL import ImageOps, UnidentifiedImageError
 
 from ageveil.errors import ImageLimitError, OutputError, UnreadableImageError
+from ageveil.files import write_bytes
 from ageveil.types import Image, check_image
 
 Source: TypeAlias = str | os.PathLike[str] | bytes | BinaryIO | NDArray[Any]
@@ -370,28 +370,4 @@ def write_image(path: str | os.PathLike[str], pixels: Image, *, lossless: bool =
     except (OSError, ValueError, struct.error) as error:
         size = f"{picture.width} x {picture.height} pixels"
         raise OutputError(f"cannot write {str(target)!r}: {kind.name} does not take {size}") from error
-    _replace(target, encoded.getbuffer())
-
-
-def _replace(target: Path, data: memoryview) -> None:
-    # Not `tempfile`: its files are for their owner alone, and the picture should follow the user's umask.
-    draft = target.parent / f".ageveil-{secrets.token_hex(8)}.part"
-    try:
-        with open(draft, "xb") as file:
-            file.write(data)
-        os.replace(draft, target)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not a file name"
-        raise OutputError(f"cannot write {str(target)!r}: {reason}") from error
-    finally:
-        with contextlib.suppress(OSError, ValueError):  # gone already where all went well
-            draft.unlink()
-
-
-def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write a text file beside a picture, as UTF-8: all of it or nothing.
-
-    Raises:
-        OutputError: The file cannot be written.
-    """
-    _replace(Path(path), memoryview(text.encode()))
+    write_bytes(target, [encoded.getbuffer()])

@@ -31,7 +31,8 @@ from ageveil.errors import (
     SeveralFacesError,
     UnusableFaceError,
 )
-from ageveil.image import Limits, Source, check_output, read_image, write_image, write_text
+from ageveil.files import write_text
+from ageveil.image import Limits, Source, check_output, read_image, write_image
 from ageveil.types import (
     AgeDistribution,
     AnonymizedFace,

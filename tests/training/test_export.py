@@ -93,7 +93,7 @@ def test_networks_that_answer_nonsense_are_not_written(sample, tmp_path):
 def test_a_file_that_cannot_be_written(network, sample, tmp_path):
     target = tmp_path / "folder.onnx"
     (target / "full").mkdir(parents=True)
-    with pytest.raises(OutputError, match=r"folder\.onnx cannot be written"):
+    with pytest.raises(OutputError, match=r"cannot write .*folder\.onnx"):
         export(network, target, metadata={}, sample=sample)
     assert [path.name for path in tmp_path.iterdir()] == ["folder.onnx"]
 

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from ageveil.training.networks import NETWORKS, Vgg16, _SameConv2d, get_network
+from ageveil.training.efficientnet import SameConv2d
+from ageveil.training.networks import NETWORKS, Vgg16, get_network
 
 YEARS, GROUPS = 101, 8
 
@@ -97,7 +98,7 @@ def test_a_response_map_averages_to_its_logit():
 
 @pytest.mark.parametrize(("side", "stride"), [(8, 1), (8, 2), (9, 2), (7, 1)])
 def test_padding_is_tensorflows_same(side, stride):
-    layer = _SameConv2d(1, 1, 3, stride)
+    layer = SameConv2d(1, 1, 3, stride, bias=True)
     kernel, bias = layer.weight.detach().numpy()[0, 0], float(layer.bias.detach())
     picture = np.random.default_rng(1).normal(size=(side, side)).astype(np.float32)
     # TensorFlow's rule: ceil(side / stride) places; what padding is odd goes behind.

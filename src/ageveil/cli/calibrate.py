@@ -170,10 +170,10 @@ def _existing(path: Path) -> tuple[Buffer, ...]:
 
 
 def _store(path: Path, buffer: Buffer) -> None:
-    from ageveil import calibration, image
+    from ageveil import calibration, files
 
     # Read again: another run may have added its buffer meanwhile.
-    image.write_text(path, calibration.format_buffers(calibration.merge_buffer(_existing(path), buffer)))
+    files.write_text(path, calibration.format_buffers(calibration.merge_buffer(_existing(path), buffer)))
 
 
 def _show(buffer: Buffer, record: dict[str, Any], out: Path | None) -> None:

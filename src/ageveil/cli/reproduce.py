@@ -92,7 +92,8 @@ def reproduce(
     start = time.monotonic()
     from ageveil import pipeline
     from ageveil.evaluation import accuracy, page, plots, report
-    from ageveil.image import read_image, write_text
+    from ageveil.files import write_text
+    from ageveil.image import read_image
     from ageveil.training import splits
 
     plots.check_installed()

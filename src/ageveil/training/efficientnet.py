@@ -22,14 +22,16 @@ _BLOCKS = (
 
 
 class SameConv2d(nn.Conv2d):
-    """A convolution without bias under TensorFlow's "same" padding: ceil(side / stride) places on each side.
+    """A convolution under TensorFlow's "same" padding: ceil(side / stride) places on each side.
 
     At stride 2 the padding depends on the side; where it is odd in sum, the pixel more is right and below.
     """
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, stride: int = 1, *, groups: int = 1, bias: bool = False
+    ) -> None:
         padding = kernel // 2 if stride == 1 else 0
-        super().__init__(inputs, outputs, kernel, stride, padding, groups=groups, bias=False)
+        super().__init__(inputs, outputs, kernel, stride, padding, groups=groups, bias=bias)
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the base class's name
         """Convolve a batch of shape (N, inputs, H, W)."""
@@ -48,7 +50,7 @@ class _ConvNorm(nn.Module):
         self, inputs: int, outputs: int, kernel: int, stride: int = 1, *, groups: int = 1, act: bool = True
     ) -> None:
         super().__init__()
-        self.conv = SameConv2d(inputs, outputs, kernel, stride, groups)
+        self.conv = SameConv2d(inputs, outputs, kernel, stride, groups=groups)
         self.norm = nn.BatchNorm2d(outputs, eps=1e-3, momentum=0.01)
         self.act = nn.ReLU6(inplace=True) if act else nn.Identity()
 

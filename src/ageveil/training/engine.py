@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import logging
 import math
 import multiprocessing
-import os
-import secrets
 import signal
 import warnings
 from collections.abc import Mapping, Sequence
@@ -28,7 +27,7 @@ from torch.utils.data import DataLoader
 from torchmetrics import MeanMetric
 
 from ageveil.errors import DataError, OutputError
-from ageveil.image import write_text
+from ageveil.files import write_bytes, write_text
 from ageveil.training import initial, losses
 from ageveil.training.faces import (
     EpochSampler,
@@ -399,8 +398,8 @@ def _teacher_answers(
     """What a teacher says of each bare training face and its mirror image, (N, 101); kept in the run."""
     network, _ = load_run(teacher)
     # Another teacher, or other faces, have another name.
-    content = (teacher / WEIGHTS_FILE).read_bytes() + checksum.encode()
-    path = folder / f"teacher-{hashlib.sha256(content).hexdigest()[:16]}.npy"
+    named_by = (teacher / WEIGHTS_FILE).read_bytes() + checksum.encode()
+    path = folder / f"teacher-{hashlib.sha256(named_by).hexdigest()[:16]}.npy"
     if path.exists():
         return torch.from_numpy(np.load(path, allow_pickle=False))
     answers = np.zeros((len(pool), MAX_AGE + 1), np.float16)
@@ -415,15 +414,9 @@ def _teacher_answers(
             both = [network(crops, masks), network(crops.flip(2), masks.flip(2))]
         mean = torch.stack([torch.softmax(logits.float(), 1) for logits in both]).mean(0)
         answers[part] = mean.cpu().numpy()
-    # All of it or nothing, also where several processes write it.
-    draft = path.with_name(f".{secrets.token_hex(8)}.npy")
-    try:
-        np.save(draft, answers, allow_pickle=False)
-        os.replace(draft, path)
-    except OSError as error:
-        raise OutputError(f"the run cannot be written to {folder}: {error.strerror}") from error
-    finally:
-        draft.unlink(missing_ok=True)
+    content = io.BytesIO()
+    np.save(content, answers, allow_pickle=False)
+    write_bytes(path, [content.getbuffer()])
     return torch.from_numpy(answers)
 
 
@@ -493,6 +486,4 @@ def _keep_best(checkpoint: Path, network: AgeNetwork, folder: Path) -> None:
     state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
     tensors = {name.removeprefix("network."): tensor.contiguous() for name, tensor in state.items()}
     network.load_state_dict(tensors)
-    temporary = folder / f".{WEIGHTS_FILE}"
-    safetensors.torch.save_file(tensors, temporary)
-    os.replace(temporary, folder / WEIGHTS_FILE)
+    write_bytes(folder / WEIGHTS_FILE, [safetensors.torch.save(tensors)])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 from ageveil import anonymization
 from ageveil.calibration import fit_temperature
 from ageveil.errors import ModelError, OutputError
+from ageveil.files import write_bytes
 from ageveil.runtime import Session
 from ageveil.training.engine import load_run, split
 from ageveil.training.faces import FacePool, anonymize_repeatably
@@ -137,7 +137,11 @@ def export(
     temperatures = calibrate(session)
     _describe(model, network, {**metadata, "temperatures": dict(temperatures)})
     data = model.SerializeToString()
-    _write(path, data)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"cannot write {str(path)!r}: {error.strerror}") from error
+    write_bytes(path, [data])
     digest = hashlib.sha256(data).hexdigest()
     return Exported(path, len(data), digest, precision, difference, rounding, temperatures)
 
@@ -295,20 +299,3 @@ def _open(model: onnx.ModelProto) -> Session:
         path = Path(folder, "model.onnx")
         path.write_bytes(model.SerializeToString())
         return Session(path)
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write a file: all of it or nothing.
-
-    Raises:
-        OutputError: It cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written: {error.strerror}") from error
-    finally:
-        temporary.unlink(missing_ok=True)

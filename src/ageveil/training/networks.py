@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ageveil.training.efficientnet import EfficientNetLite0
+from ageveil.training.efficientnet import EfficientNetLite0, SameConv2d
 from ageveil.types import AGE_GROUPS, MAX_AGE, Resolution
 
 YEARS = MAX_AGE + 1
@@ -89,10 +89,10 @@ class MobileNet(AgeNetwork):
 
     def __init__(self, side: int = 160) -> None:
         super().__init__(side)
-        layers: list[nn.Module] = [_SameConv2d(4, 32, 3, 2), nn.ReLU6()]
+        layers: list[nn.Module] = [SameConv2d(4, 32, 3, 2, bias=True), nn.ReLU6()]
         channels = 32
         for width, stride in self._BLOCKS:
-            layers += [_SameConv2d(channels, channels, 3, stride, groups=channels), nn.ReLU6()]
+            layers += [SameConv2d(channels, channels, 3, stride, groups=channels, bias=True), nn.ReLU6()]
             layers += [nn.Conv2d(channels, width, 1), nn.ReLU6()]
             channels = width
         self.features = nn.Sequential(*layers)
@@ -117,18 +117,6 @@ class MobileNet(AgeNetwork):
 def _with_mask_input(weight: Tensor) -> Tensor:
     """Add an input that has no effect yet to a convolution over colours, shape (O, 3, h, w)."""
     return torch.cat([weight, torch.zeros_like(weight[:, :1])], 1)
-
-
-class _SameConv2d(nn.Conv2d):
-    """A convolution with TensorFlow's "same" padding: at stride 2, even sides are padded behind only."""
-
-    def __init__(self, inputs: int, outputs: int, size: int, stride: int, groups: int = 1) -> None:
-        super().__init__(inputs, outputs, size, stride, padding=1 if stride == 1 else 0, groups=groups)
-
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - the base class's name
-        if self.stride[0] == 2:
-            input = functional.pad(input, (input.shape[3] % 2, 1, input.shape[2] % 2, 1))  # noqa: A001
-        return super().forward(input)
 
 
 class EfficientNet(AgeNetwork):

@@ -27,11 +27,11 @@ from ageveil.errors import (
     OutputError,
     SeveralFacesError,
 )
+from ageveil.files import DRAFT
 from ageveil.image import read_image
 from ageveil.pipeline import Pipeline, map_ordered
 from ageveil.training.labels import Dataset, LabelledImage
 from ageveil.training.prepared import (
-    DRAFT,
     HEAD,
     SHARD,
     VERSION,

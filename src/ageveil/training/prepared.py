@@ -12,12 +12,9 @@ A shard is there as a whole or not at all. `ageveil.training.preparation` makes 
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 import os
-import re
-import secrets
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -28,7 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ageveil.alignment import CROP_SIZE
-from ageveil.errors import DataError, OutputError
+from ageveil.errors import DataError
+from ageveil.files import write_bytes
 from ageveil.training.labels import LabelledImage
 from ageveil.types import CanonicalCrop, Image
 
@@ -37,8 +35,6 @@ SHARD = 512
 """Pictures of the data set that one shard stands for."""
 
 HEAD = "prepared.json"
-DRAFT = re.compile(r"\.ageveil-[0-9a-f]{16}\.part")
-"""Name of a file that is not yet written as a whole."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -231,7 +227,7 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
     Raises:
         OutputError: It cannot be written.
     """
-    _write(path, [json.dumps(value, allow_nan=False).encode()])
+    write_bytes(path, [json.dumps(value, allow_nan=False).encode()], private=True)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -278,23 +274,4 @@ def _write_array(path: Path, array: NDArray[np.uint8]) -> None:
     """Write a `.npy` file. The error of `np.save` on a full disk would not say that the disk is full."""
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(array))
-    _write(path, [header.getvalue(), array.reshape(-1).data])
-
-
-def _write(path: Path, chunks: Sequence[bytes | memoryview]) -> None:
-    """Write a file that its owner alone may read: all of it or nothing.
-
-    Raises:
-        OutputError: It cannot be written.
-    """
-    draft = path.with_name(f".ageveil-{secrets.token_hex(8)}.part")
-    try:
-        with open(draft, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-            for chunk in chunks:
-                file.write(chunk)
-        os.replace(draft, path)
-    except OSError as error:
-        raise OutputError(f"cannot write {str(path)!r}: {error.strerror}") from error
-    finally:
-        with contextlib.suppress(OSError):  # gone already where all went well
-            draft.unlink()
+    write_bytes(path, [header.getvalue(), array.reshape(-1).data], private=True)

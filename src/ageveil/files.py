@@ -1,0 +1,54 @@
+"""Write files: all of one or nothing, so that no reader ever meets half a file."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+from collections.abc import Iterable
+from pathlib import Path
+
+from ageveil.errors import OutputError
+
+DRAFT = re.compile(r"\.ageveil-[0-9a-f]{16}\.part")
+"""Name of a file that is not yet written as a whole; one is left behind only where power fails."""
+
+
+def write_bytes(
+    path: str | os.PathLike[str], chunks: Iterable[bytes | memoryview], *, private: bool = False
+) -> None:
+    """Write a file. It is made beside its target and then takes its name.
+
+    Args:
+        path: Where to; an existing file, or a link to one, is replaced.
+        chunks: What to write, in order.
+        private: Only its owner may read it; otherwise it follows the user's umask.
+
+    Raises:
+        OutputError: The file cannot be written; then nothing has changed.
+    """
+    # Not `tempfile`: its files are for their owner alone, always.
+    target = Path(path)
+    draft = target.parent / f".ageveil-{secrets.token_hex(8)}.part"
+    mode = 0o600 if private else 0o666
+    try:
+        with open(draft, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
+            for chunk in chunks:
+                file.write(chunk)
+        os.replace(draft, target)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a file name"
+        raise OutputError(f"cannot write {str(target)!r}: {reason}") from error
+    finally:
+        with contextlib.suppress(OSError, ValueError):  # gone already where all went well
+            draft.unlink()
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write a text as UTF-8.
+
+    Raises:
+        OutputError: As `write_bytes`.
+    """
+    write_bytes(path, [text.encode()])
