@@ -127,14 +127,60 @@ def readme_page() -> str:
 
 def models_page() -> str:
     """docs/models.md with its tables made from the reports of the recipes."""
-    models = [path.parent.parent.name for path in (ROOT / "recipes").glob("*/report/report.json")]
-    blocks = {name: "\n".join([*_accuracy_table(name), "", *_people_table(name)]) for name in models}
+    blocks = {}
+    for path in sorted((ROOT / "recipes").glob("*/report/report.json")):
+        recipe = path.parent.parent.name
+        for model in _report(recipe)["models"]:
+            people = _people_table(recipe) if model["name"] == recipe else []
+            blocks[model["name"]] = "\n".join([*_accuracy_table(recipe, model["name"]), "", *people])
     return _filled(DOCS / "models.md", blocks)
 
 
-def _accuracy_table(name: str) -> list[str]:
+def paper_page() -> str:
+    """recipes/vgg16/README.md with the paper's two tables and the comparison over three seeds."""
+    report = _report("vgg16")
+    lines = [
+        "| Table I | exact, % | 1-off, % | the paper, on Adience |",
+        "|---|---|---|---|",
+        *(_paper_row(row, row["approach"] or row["kind"]) for row in report["table_1"]),
+        "",
+        "| Table II | exact, % | 1-off, % | the paper, on Adience |",
+        "|---|---|---|---|",
+        *(_paper_row(row, f"{row['model']}, {row['approach']}") for row in report["table_2"]),
+    ]
+    seeds = ROOT / "recipes" / "vgg16" / "seeds.json"
+    if seeds.exists():
+        record = json.loads(seeds.read_text("utf-8"))
+        lines += ["", "Attention less baseline, points, mean of three seeds on the same faces:", ""]
+        lines += ["| approach | exact | 1-off |", "|---|---|---|"]
+        lines += [
+            f"| {row['approach']} | {_interval(row['exact'])} | {_interval(row['one_off'])} |"
+            for row in record["attention_less_baseline"]
+        ]
+        lines += [
+            "",
+            "How much the mask changes the last convolution's maps, by cells from the eye region:",
+            "",
+        ]
+        change = record["change_outside_the_eyes"]
+        lines += [f"| cells | {' | '.join(change)} |", "|---" * (len(change) + 1) + "|"]
+        lines += [f"| change, % | {' | '.join(f'{100 * value:.0f}' for value in change.values())} |"]
+    return _filled(ROOT / "recipes" / "vgg16" / "README.md", {"": "\n".join(lines)})
+
+
+def _paper_row(row: dict[str, Any], name: str) -> str:
+    cells = [
+        _interval(row[key]) if "low" in row[key] else f"{row[key]['value']:.1f}"
+        for key in ("exact", "one_off")
+    ]
+    paper = row["paper"]
+    cells.append(f"{paper['exact']:.1f} / {paper['one_off']:.1f}" if paper else "")
+    return f"| {name} | {' | '.join(cells)} |"
+
+
+def _accuracy_table(recipe: str, name: str) -> list[str]:
     """How well a model does behind each approach."""
-    report = _report(name)
+    report = _report(recipe)
     lines = [
         f"{report['faces']:,} faces of {report['dataset']} with an age in a group, {report['faces_all']:,}",
         f"of any age, {sum(report['left_out'].values())} left out; 95 % intervals. Minors: share of those",
@@ -199,6 +245,7 @@ PAGES = {
     DOCS / "boards.md": boards_page,
     DOCS / "models.md": models_page,
     ROOT / "README.md": readme_page,
+    ROOT / "recipes" / "vgg16" / "README.md": paper_page,
 }
 
 

@@ -139,6 +139,39 @@ def test_evaluation_needs_no_extra(table):
     assert json.loads(done.stdout)["faces_all"] == 4
 
 
+# Training ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_a_recipe_is_trained_and_exported(run, table, tmp_path, devices):
+    """As users do it; with two devices, two processes train together and one of them reports."""
+    pytest.importorskip("torch", reason="left out: the extra train is not installed")
+    prepared, runs = tmp_path / "prepared", tmp_path / "runs"
+    assert run("prepare", f"csv:{table}", "--out", prepared / "faces", "--quiet").code == 0
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(
+        SMOKE.read_text().replace("share = 0.25", "share = 0.5").replace("batch = 16", "batch = 2")
+    )
+    words = ["train", recipe, "--prepared", prepared, "--runs", runs, "--workers", "0", "--seed", "7"]
+    words += ["--accelerator", "cpu", "--devices", devices, "--json"]
+    done = subprocess.run(
+        [sys.executable, "-m", "ageveil", *map(str, words)],
+        capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    record = json.loads(done.stdout)
+    assert (record["run"], record["epochs"]) == (str(runs / "smoke-seed-7"), 2)
+    assert record["training_faces"] + record["validation_faces"] == 4
+    if devices > 1:
+        return
+    out = tmp_path / "smoke.onnx"
+    made = run("export", record["run"], "--out", out, "--prepared", prepared, "--json").json
+    assert (made["path"], made["bytes"]) == (str(out), out.stat().st_size)
+    assert made["difference"] <= 1e-3
+    listed = run("evaluate", "--data", f"csv:{table}", "--model", out, "--approach", "mask", "--json").json
+    assert (listed["model"], listed["licence"]) == (str(out), "CC0-1.0")
+
+
 # Evaluation by parts ----------------------------------------------------------------------------------------
 
 

@@ -63,6 +63,8 @@ def train(
         limit=limit,
         progress=not (quiet or as_json),
     )
+    if not run.first:
+        return 0
     record = {
         "run": str(run.folder),
         "validation_loss": run.best_loss,

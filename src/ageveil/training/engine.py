@@ -21,6 +21,7 @@ import safetensors.torch
 import torch
 from lightning.pytorch import callbacks as pl_callbacks
 from lightning.pytorch import loggers as pl_loggers
+from lightning.pytorch.strategies import DDPStrategy
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -80,6 +81,7 @@ class Run:
         epochs: Passes over the training faces that were made.
         training_faces: Faces trained on.
         validation_faces: Faces kept out.
+        first: Whether this process is the first of those that trained together: the one that reports.
     """
 
     folder: Path
@@ -87,6 +89,7 @@ class Run:
     epochs: int
     training_faces: int
     validation_faces: int
+    first: bool
 
 
 class _Engine(pl.LightningModule):
@@ -261,7 +264,7 @@ def train(
         signal.signal(signal.SIGINT, signal.default_int_handler)
         raise KeyboardInterrupt from None
     score = float(best.best_model_score) if best.best_model_score is not None else math.nan
-    return Run(folder, score, trainer.current_epoch, len(training), len(validation))
+    return Run(folder, score, trainer.current_epoch, len(training), len(validation), trainer.is_global_zero)
 
 
 def split(
@@ -463,7 +466,11 @@ def _trainer(
         extra.append(pl_callbacks.EMAWeightAveraging(decay=choice.average))
     if progress:
         extra.append(pl_callbacks.RichProgressBar())
+    world = hardware.devices * hardware.nodes
     trainer = pl.Trainer(
+        # Buffers are constants, or batch norms' statistics, of which the first process's are kept. PyTorch
+        # cannot send a single one that lies with its channels last.
+        strategy=DDPStrategy(forward_sync_buffers=False) if world > 1 else "auto",
         accelerator=hardware.accelerator,
         devices=hardware.devices,
         num_nodes=hardware.nodes,
