@@ -51,7 +51,9 @@ def cli_page() -> str:
         lines += ["", f"## ageveil {name}", "", f"`ageveil {name} {usage}".rstrip() + " [OPTIONS]`", ""]
         lines += [re.sub(r"[ \t]*\n[ \t]*", "\n", command.help.strip()), ""]
         lines += ["| argument or option | meaning | default |", "|---|---|---|"]
-        lines += [f"| `{_argument_usage(p)}` | {_cell(p)} | required |" for p in arguments]
+        lines += [
+            f"| `{_argument_usage(p)}` | {_cell(p)} | {'required' if p.required else ''} |" for p in arguments
+        ]
         lines += [_option_row(p) for p in command.params if p.param_type_name == "option"]
     return "\n".join(lines) + "\n"
 
@@ -245,7 +247,6 @@ PAGES = {
     DOCS / "boards.md": boards_page,
     DOCS / "models.md": models_page,
     ROOT / "README.md": readme_page,
-    ROOT / "recipes" / "vgg16" / "README.md": paper_page,
 }
 
 

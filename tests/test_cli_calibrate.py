@@ -43,7 +43,7 @@ def prepared(folder, tmp_path_factory):
 def test_a_buffer_is_solved_stored_checked_and_quoted(run, prepared, folder, tmp_path, astronaut):
     out = tmp_path / "buffers.json"
     words = ["--data", f"prepared:{prepared}", *QUESTION, "--max-false-accept", "0.15", "--out", out]
-    record = run("calibrate", *words, "--check", f"prepared:{prepared}", "--json").json
+    record = run("calibrate", *words, "--check", f"utkface:{folder}", "--json").json
     (stored,) = calibration.read_buffers(out)
     assert {**stored.to_json(), "statement": stored.statement()} == {
         name: value for name, value in record.items() if name not in {"left_out", "check", "licence"}
@@ -59,7 +59,7 @@ def test_a_buffer_is_solved_stored_checked_and_quoted(run, prepared, folder, tmp
         MODELS["dlib-age"].info.sha256,
     )
 
-    # The check on the very faces that solved it finds what was solved.
+    # The check on the very faces that solved it, by another name, finds what was solved.
     check = record["check"]
     assert (check["accepted"], check["faces"]) == (stored.accepted, stored.faces)
     bands = {band["low"]: band for band in check["bands"]}
@@ -271,3 +271,5 @@ def test_a_trained_model_is_calibrated_on_the_faces_that_it_did_not_see(run, pre
     assert (ended.code, ended.out) == (2, "")
     assert f"trained on some of these faces: it kept out share {own.share:g}, seed" in ended.err
     assert "do not go together" in run(*words, "--all-faces", "--validation-share", "0.5").err
+    assert "--validation-seed goes with --validation-share" in run(*words, "--validation-seed", "3").err
+    assert "cannot check it" in run(*words, "--check", f"prepared:{prepared}").err

@@ -7,12 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from ageveil.anonymization import anonymize_crop
 from ageveil.estimation import estimate, split_of
+from ageveil.evaluation import accuracy
 from ageveil.image import read_image, write_image
-from ageveil.training.prepared import load_prepared
+from ageveil.pipeline import Pipeline
 
 SMOKE = Path(__file__).parent.parent / "recipes" / "smoke" / "recipe.toml"
 DLIB = ["--model", "dlib-age"]
@@ -299,12 +301,18 @@ def test_adience_from_its_files_to_the_papers_tables(run, adience, small_recipe,
     assert (out / "index.html").read_text().count("<img") > 1  # the sheet and the response maps
 
     # Each face was judged by the model that did not see its fold, and by no other.
-    faces = load_prepared(prepared / "adience")
-    right = 0
+    place = f"prepared:{prepared / 'adience'}"
+    faces = accuracy.open_faces(place, Pipeline(allow_others=True))
+    (found,) = accuracy.estimate_all(faces, [("mask", name)]).values()
     for index, image in enumerate(faces.images):
         face = anonymize_crop(faces.crop(index), "mask")
-        (said,) = estimate([face], name.replace("{fold}", str(image.fold)))
-        right += said.group == image.age_group
+        others = {fold: estimate([face], name.replace("{fold}", str(fold)))[0].groups for fold in (0, 3)}
+        np.testing.assert_allclose(found.distributions[index].groups, others.pop(image.fold), atol=1e-7)
+        (other,) = others.values()
+        assert np.abs(found.distributions[index].groups - other).max() > 1e-5
+    right = sum(
+        said.group == image.age_group for said, image in zip(found.distributions, faces.images, strict=True)
+    )
     exact = next(row["exact"]["value"] for row in report["records"] if row["approach"] == "mask")
     assert exact == pytest.approx(100 * right / 16)
     split = split_of(name.replace("{fold}", "3"))
@@ -314,17 +322,38 @@ def test_adience_from_its_files_to_the_papers_tables(run, adience, small_recipe,
     before = (runs / "small-0" / "weights.safetensors").stat().st_mtime_ns
     assert run(*words).code == 0
     assert (runs / "small-0" / "weights.safetensors").stat().st_mtime_ns == before
-    data = ["--data", f"prepared:{prepared / 'adience'}", "--approach", "mask", "--json"]
+    data = ["--data", place, "--approach", "mask", "--json"]
     assert run("evaluate", *data, "--model", name).json["exact"]["value"] == pytest.approx(exact)
 
     # A model that knows a fold may not judge it.
+    ended = run("evaluate", *data, "--model", name.replace("{fold}", "3"))
+    check_one_line(ended, 13, "model.onnx left fold 3 out of training and saw the others")
     (runs / "small-0" / "model.onnx").rename(runs / "model-3.onnx")
     (runs / "small-3" / "model.onnx").rename(runs / "model-0.onnx")
     ended = run("evaluate", *data, "--model", runs / "model-{fold}.onnx")
     check_one_line(ended, 13, "model-0.onnx does not say that it left the fold in its name out of training")
     # And one recipe does not pass for another under its name.
     small_recipe.write_text(small_recipe.read_text().replace("share = 0.4", "share = 0.3"))
-    check_one_line(run(*words), 13, "was made by another recipe")
+    check_one_line(run(*words), 13, "holds a run of another recipe")
+    # Nor one that saw fewer faces, as in a dry run.
+    small_recipe.write_text(small_recipe.read_text().replace("share = 0.3", "share = 0.4"))
+    claim = runs / "small-0" / "faces.json"
+    claim.write_text(claim.read_text().replace('"training": ', '"training": 1'))
+    check_one_line(run(*words), 13, "holds a run of another choice of faces")
+
+
+def test_a_recipe_is_not_judged_on_the_faces_that_train_it(run, table, small_recipe, tmp_path):
+    for extra, module in (("train", "torch"), ("report", "matplotlib")):
+        pytest.importorskip(module, reason=f"left out: the extra {extra} is not installed")
+    prepared = tmp_path / "prepared"
+    assert run("prepare", f"csv:{table}", "--out", prepared / "adience", "--quiet").code == 0
+    words = ["reproduce", "--data", f"prepared:{prepared / 'adience'}", "--prepared", prepared]
+    words += ["--runs", tmp_path / "runs", "--baseline", small_recipe, "--out", tmp_path / "report"]
+    check_one_line(run(*words), 13, "would be judged on the faces that train it: they state no folds")
+    words += ["--licence", "permissive"]
+    small_recipe.write_text(small_recipe.read_text().replace("CC0-1.0", "LicenseRef-mine"))
+    check_one_line(run(*words), 2, "come under LicenseRef-mine, which is not permissive")
+    assert not (tmp_path / "runs").exists()
 
 
 def test_models_for_folds_need_folds(run, table):

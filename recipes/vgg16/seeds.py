@@ -7,7 +7,8 @@ attention.toml and of the same with --seed 2019 and 2020. Writes seeds.json besi
 
 - accuracy of each run behind mask and mosaic and on bare faces, in bfloat16 as they were trained;
 - the mean over the seeds of attention less baseline, in points, with a bootstrap interval over faces that are
-  the same in both;
+  the same in both. The seeds are chance of the last stage alone, since all start from one first stage; the
+  interval is about other faces, not about other trainings, of which `by_seed` gives an idea;
 - how much of the last convolution's maps the mask changes outside the eye region, where attention leaves
   them: by distance from the region, the norm of the change over the norm of the bare face's maps.
 """
@@ -163,6 +164,14 @@ def main(prepared_folder: str, runs: str) -> None:
                 "approach": approach,
                 "exact": interval(difference(right, approach)),
                 "one_off": interval(difference(near, approach)),
+                "by_seed": [
+                    round(
+                        100 * float(right[seed, "vgg16-attention", approach].mean())
+                        - 100 * float(right[seed, "vgg16", approach].mean()),
+                        2,
+                    )
+                    for seed in SEEDS
+                ],
             }
             for approach in APPROACHES
         ],

@@ -173,8 +173,8 @@ class Use(NamedTuple):
     minimum_age: int
     approach: str
     confidence: float
-    detector: str = "centerface"
-    landmarks: str = "5"
+    detector: str
+    landmarks: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 from ageveil.errors import OutputError
 
 DRAFT = re.compile(r"\.ageveil-[0-9a-f]{16}\.part")
-"""Name of a file that is not yet written as a whole; one is left behind only where power fails."""
+"""Name of a file that is not yet written as a whole. One stays behind where the process is killed."""
 
 
 def write_bytes(
@@ -36,6 +36,8 @@ def write_bytes(
         with open(draft, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
             for chunk in chunks:
                 file.write(chunk)
+            file.flush()
+            os.fsync(file.fileno())  # or a loss of power could leave an empty file under the final name
         os.replace(draft, target)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a file name"

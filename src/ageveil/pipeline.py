@@ -31,7 +31,7 @@ from ageveil.errors import (
     SeveralFacesError,
     UnusableFaceError,
 )
-from ageveil.files import write_text
+from ageveil.files import write_bytes, write_text
 from ageveil.image import Limits, Source, check_output, read_image, write_image
 from ageveil.types import (
     AgeDistribution,
@@ -402,9 +402,9 @@ def _undone_on_error(path: Path) -> Iterator[None]:
         yield
     except BaseException:
         # What failed is told; that even this fails is not worth more than that.
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, OutputError):
             if before is not None:
-                path.write_bytes(before)
+                write_bytes(path, [before])
             elif path.is_file():
                 path.unlink()
         raise

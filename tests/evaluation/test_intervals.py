@@ -44,6 +44,24 @@ def test_an_estimate_is_finite(bad, place):
         Estimate(*numbers)
 
 
+# People
+
+
+def test_copies_of_the_same_people_make_a_figure_no_surer():
+    values = np.random.default_rng(3).normal(0, 1, 40)
+    one_each = bootstrap(mean_of(values), 40, seed=2)
+    copies, people = np.repeat(values, 3), np.repeat(np.arange(40) * 7, 3)
+    together = bootstrap(mean_of(copies), 120, seed=2, people=people)
+    np.testing.assert_allclose((together.low, together.high), (one_each.low, one_each.high), atol=1e-12)
+    apart = bootstrap(mean_of(copies), 120, seed=2)
+    assert apart.high - apart.low < 0.7 * (together.high - together.low)
+
+
+def test_everybody_has_a_number():
+    with pytest.raises(ValueError, match="a person for each of 3 faces, got 2"):
+        bootstrap(mean_of(np.arange(3.0)), 3, seed=0, people=np.array([0, 1]))
+
+
 # Bootstrap against other sources of truth
 
 

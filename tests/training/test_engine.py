@@ -1,6 +1,7 @@
 """Training end to end on prepared faces: it resumes to the same weights, and refuses what does not fit."""
 
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -181,6 +182,25 @@ def test_a_run_that_kept_other_faces_out_is_not_built_upon(run, smoke, prepared,
             smoke.model_copy(update=changes),
             prepared=prepared, runs=run.folder.parent, hardware=HERE, progress=False,
         )  # fmt: skip
+
+
+def test_a_run_that_saw_other_data_is_not_built_upon(run, smoke, prepared, tmp_path):
+    runs = tmp_path / "runs"
+    shutil.copytree(run.folder, runs / "smoke")
+    recipe = runs / "smoke" / engine.RECIPE_FILE
+    recipe.write_text(smoke.model_copy(update={"data": ("faces", "secret")}).model_dump_json())
+    with pytest.raises(DataError, match="smoke saw data that other does not name: secret"):
+        train(
+            smoke.model_copy(update={"name": "other", "initial": "run:smoke"}),
+            prepared=prepared, runs=runs, hardware=HERE, progress=False,
+        )  # fmt: skip
+
+
+def test_stages_leave_the_same_fold_out(smoke):
+    staged = smoke.model_copy(update={"initial": "run:first", "teacher": "taught"}).without_fold(2)
+    assert (staged.name, staged.initial, staged.teacher) == ("smoke-2", "run:first-2", "taught-2")
+    other = staged.with_seed(9)
+    assert (other.name, other.initial, other.seed) == ("smoke-2-seed-9", "run:first-2", 9)
 
 
 def test_frozen_convolutions_stay(run, smoke, prepared):

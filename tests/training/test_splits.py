@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ageveil.errors import DataError
 from ageveil.training.labels import LabelledImage
-from ageveil.training.splits import split_fold, split_validation
+from ageveil.training.splits import left_out, split_fold, split_validation
 
 
 def face(name, age=30, *, high=None, identity=None, fold=None):
@@ -149,6 +149,27 @@ def test_an_empty_part_is_an_error(images, part):
 
 
 # Folds
+
+
+def test_utkfaces_picture_goes_with_its_crop():
+    names = [f"{20 + n % 50}_{n % 2}_{n % 5}_2017010{n % 9}{n:09}.jpg" for n in range(400)]
+    whole, chips = [face(name) for name in names], [face(f"{name}.chip.jpg") for name in names]
+    for one, other in zip(
+        split_validation(whole, share=0.3, seed=1), split_validation(chips, share=0.3, seed=1), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
+    # Any other name counts as it stands.
+    some, others = (split_validation([face(f"{n}{end}") for n in range(400)], share=0.3, seed=1)[1].tolist()
+                    for end in (".jpg", ".jpg.chip.jpg"))  # fmt: skip
+    assert some != others
+
+
+def test_what_a_run_left_out_are_its_validation_faces_and_its_fold():
+    images = [face(f"{n}.jpg", fold=n % 4) for n in range(200)]
+    _, validating = split_validation(images, share=0.2, seed=5)
+    assert left_out(images, share=0.2, seed=5).tolist() == validating.tolist()
+    expected = {index for index in range(200) if index % 4 == 3} | set(validating.tolist())
+    assert left_out(images, share=0.2, seed=5, test_fold=3).tolist() == sorted(expected)
 
 
 FOLDED = [face(f"{n}.jpg", identity=f"p{n // 2}", fold=n // 2 % 3) for n in range(12)]

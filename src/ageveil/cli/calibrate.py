@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -39,7 +40,7 @@ def calibrate(
     model: options.Model = None,
     licence: options.Licence = "any",
     validation_share: options.ValidationShare = None,
-    validation_seed: options.ValidationSeed = 2018,
+    validation_seed: options.ValidationSeed = None,
     hold_out: options.HoldOut = None,
     all_faces: Annotated[
         bool,
@@ -70,6 +71,8 @@ def calibrate(
     question = calibration.Question(boards.get_rating(board, rating), confidence, max_false_accept, tries)
     chosen = estimation.choose_model(model, licence)
     way = pipeline.Pipeline(approach, chosen, detector, landmarks, allow_others=True)
+    if check == data:
+        raise ValueError("the faces that solve a buffer cannot check it: --check takes others")
     split = _split(chosen, validation_share, validation_seed, hold_out or [], all_faces=all_faces)
     if out is not None:  # a file that cannot take the result is told before the work
         use = Use(
@@ -115,7 +118,7 @@ def calibrate(
 
 
 def _split(
-    model: str, share: float | None, seed: int, hold_out: Sequence[str], *, all_faces: bool
+    model: str, share: float | None, seed: int | None, hold_out: Sequence[str], *, all_faces: bool
 ) -> Split | None:
     """Which faces of the data may serve: those that the model's own recipe kept out of training.
 
@@ -127,6 +130,8 @@ def _split(
     from ageveil import estimation
 
     held = options.held_out(hold_out, share)
+    if seed is not None and share is None:
+        raise ValueError("--validation-seed goes with --validation-share")
     if all_faces:
         if share is not None:
             raise ValueError("--all-faces and --validation-share do not go together")
@@ -134,7 +139,9 @@ def _split(
     own = estimation.split_of(model)
     if share is None:
         return own
-    asked = estimation.Split(share, seed, held, own.test_fold if own else None)
+    asked = estimation.Split(
+        share, options.SEED if seed is None else seed, held, own.test_fold if own else None
+    )
     if own is not None and asked != own:
         raise ValueError(
             f"{model} was trained on some of these faces: it kept out {_words(own)}. Leave the split away to "
@@ -145,7 +152,8 @@ def _split(
 
 def _words(split: Split) -> str:
     more = "".join(f", ages {low}-{high} share {part:g}" for (low, high), part in split.hold_out.items())
-    return f"share {split.share:g}, seed {split.seed}{more}"
+    fold = "" if split.test_fold is None else f", fold {split.test_fold}"
+    return f"share {split.share:g}, seed {split.seed}{more}{fold}"
 
 
 def _validating(faces: Faces, split: Split | None) -> tuple[Sequence[int], str | None]:
@@ -154,10 +162,7 @@ def _validating(faces: Faces, split: Split | None) -> tuple[Sequence[int], str |
 
     if split is None:
         return range(len(faces.images)), None
-    _, indices = splits.split_validation(
-        faces.images, share=split.share, hold_out=split.hold_out, seed=split.seed
-    )
-    return indices.tolist(), _words(split)
+    return splits.left_out(faces.images, **asdict(split)).tolist(), _words(split)
 
 
 def _existing(path: Path) -> tuple[Buffer, ...]:

@@ -51,6 +51,8 @@ def evaluate(
     if by is not None and by not in accuracy.TRAITS:
         raise ValueError(f"unknown part {by!r}; choose one of {', '.join(accuracy.TRAITS)}")
     asked = model or estimation.default_model(licence)
+    if accuracy.FOLD not in asked:  # what is wrong with one model is told before anything is opened
+        estimation.choose_model(asked, licence)
     way = pipeline.Pipeline(names[0], detector=detector, landmarks=landmarks, allow_others=True)
     faces = accuracy.open_faces(data, way, limit=limit, seed=seed)
     chosen = accuracy.choose_model(asked, faces, licence)

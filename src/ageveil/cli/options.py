@@ -46,7 +46,10 @@ ValidationShare = Annotated[
     float | None,
     typer.Option(help="Take the recipe's validation faces alone: the share that it kept out of training."),
 ]
-ValidationSeed = Annotated[int, typer.Option(min=0, help="Seed of that split.")]
+SEED = 2018
+"""Of recipes' splits, where they name no other."""
+
+ValidationSeed = Annotated[int | None, typer.Option(min=0, help=f"Seed of that split; {SEED} by default.")]
 HoldOut = Annotated[
     list[str] | None,
     typer.Option(help="Larger share of that split for some ages, as 13-17:0.5. Repeatable."),

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -23,6 +24,7 @@ from ageveil.cli.train import Prepared, Runs
 if TYPE_CHECKING:
     from ageveil.evaluation.accuracy import Faces
     from ageveil.evaluation.report import LineUp
+    from ageveil.training.recipes import Recipe
     from ageveil.types import CanonicalCrop
 
 
@@ -55,11 +57,11 @@ def reproduce(
     licence: options.Licence = "any",
     validation: Annotated[
         str | None,
-        typer.Option(help="Faces, named as in --data, on which the threshold of the minors' share is fixed."),
+        typer.Option(
+            help="The models' training data, named as --data: on the faces that all of them left out the "
+            "threshold of the minors' share is fixed."
+        ),
     ] = None,
-    validation_share: options.ValidationShare = None,
-    validation_seed: options.ValidationSeed = 2018,
-    hold_out: options.HoldOut = None,
     portrait: Annotated[
         list[Path] | None,
         typer.Option(help="A portrait that may be shown, for Fig. 1 and Fig. 3; may be given several times."),
@@ -94,7 +96,6 @@ def reproduce(
     from ageveil.evaluation import accuracy, page, plots, report
     from ageveil.files import write_text
     from ageveil.image import read_image
-    from ageveil.training import splits
 
     plots.check_installed()
     _make_directory(out)
@@ -103,16 +104,21 @@ def reproduce(
     crops = [(photo, way.align_viewer(read_image(photo))[1]) for photo in portrait or []]
     faces = accuracy.open_faces(data, way, limit=limit, seed=seed)
 
-    def usable(asked: str) -> str:
-        """The model that was asked for; from a recipe, where it is one."""
-        if not asked.endswith(".toml"):
-            return asked
-        return _trained(Path(asked), faces, prepared, runs, quiet=quiet or as_json)
+    fixing = accuracy.open_faces(validation, way, limit=limit, seed=seed) if validation else None
+    asked = [] if models == "none" else [name.strip() for name in (models or "").split(",") if name.strip()]
+    # What is wrong with any of them shows before one is trained.
+    wanted = [name for name in (baseline, attention, *asked) if name is not None]
+    recipes = {name: _recipe(name, data, prepared, faces, licence) for name in wanted if _is_recipe(name)}
+
+    def usable(name: str) -> str:
+        if name not in recipes:
+            return name
+        return _trained(recipes[name], faces, prepared, runs, quiet=quiet or as_json)
 
     line_up = _line_up(
         baseline and usable(baseline),
         attention and usable(attention),
-        None if models is None else [usable(name.strip()) for name in models.split(",") if name != "none"],
+        None if models is None else [usable(name) for name in asked],
         licence,
         faces,
     )
@@ -120,15 +126,8 @@ def reproduce(
     pairs = report.questions(line_up)
     shown_by = {name: accuracy.members(name, faces.images)[0] for name in names}
     sheets, responses = _portraits(crops, shown_by, seed)
-    if validation is None and validation_share is not None:
-        raise ValueError("--validation-share goes with --validation")
-    held = options.held_out(hold_out or [], validation_share)
-    fixing = accuracy.open_faces(validation, way, limit=limit, seed=seed) if validation else None
-    if fixing is not None and validation_share is not None:
-        _, kept = splits.split_validation(
-            fixing.images, share=validation_share, hold_out=held, seed=validation_seed
-        )
-        fixing = accuracy.part(fixing, kept.tolist())
+    if fixing is not None:
+        fixing = _left_out_by_all(fixing, names)
 
     def answer(asked: Faces, title: str) -> dict[tuple[str, str], accuracy.Estimates]:
         with progress(title, len(asked.images), quiet=quiet) as bar:
@@ -155,12 +154,39 @@ def reproduce(
     return 0
 
 
-def _trained(path: Path, faces: Faces, prepared: Path, runs: Path, *, quiet: bool) -> str:
+def _is_recipe(name: str) -> bool:
+    return name.endswith(".toml")
+
+
+def _recipe(
+    name: str, data: str, prepared: Path, faces: Faces, licence: Literal["any", "permissive"]
+) -> Recipe:
+    """A recipe whose models may be judged on these faces.
+
+    Raises:
+        ValueError: Its licence is not allowed, or its classes are not those that are scored.
+        DataError: It cannot be read, or would train on the very faces.
+    """
+    from ageveil import estimation
+    from ageveil.errors import DataError
+    from ageveil.evaluation import accuracy
+    from ageveil.training import networks, recipes, splits
+
+    recipe = recipes.load_recipe(Path(name))
+    if licence != "any" and recipe.licence not in estimation.PERMISSIVE:
+        raise ValueError(f"the weights of {name} come under {recipe.licence}, which is not permissive")
+    accuracy.check_resolution(name, networks.get_network(recipe.network).resolution, faces)
+    folder = Path(data.removeprefix(accuracy.PREPARED)).resolve()
+    if not splits.folds_of(faces.images) and folder in {(prepared / part).resolve() for part in recipe.data}:
+        raise DataError(f"{name} would be judged on the faces that train it: they state no folds")
+    return recipe
+
+
+def _trained(recipe: Recipe, faces: Faces, prepared: Path, runs: Path, *, quiet: bool) -> str:
     """The model of a recipe, or a name that stands for one model for each fold."""
     from ageveil.evaluation.accuracy import FOLD
-    from ageveil.training import crossvalidation, recipes, splits
+    from ageveil.training import crossvalidation, splits
 
-    recipe = recipes.load_recipe(path)
     folds = splits.folds_of(faces.images)
     say = console(stderr=True)
     made = crossvalidation.train_models(
@@ -168,6 +194,20 @@ def _trained(path: Path, faces: Faces, prepared: Path, runs: Path, *, quiet: boo
         announce=lambda line: None if quiet else say.print(line),
     )  # fmt: skip
     return str(made[0]) if not folds else str(runs / f"{recipe.name}-{FOLD}" / crossvalidation.MODEL_FILE)
+
+
+def _left_out_by_all(faces: Faces, models: Sequence[str]) -> Faces:
+    """The faces that no model was trained on, as far as the models say."""
+    from ageveil import estimation
+    from ageveil.evaluation import accuracy
+    from ageveil.training import splits
+
+    left_out = set(range(len(faces.images)))
+    for member in {member for model in models for member in accuracy.members(model, faces.images)}:
+        split = estimation.split_of(member)
+        if split is not None:
+            left_out &= set(splits.left_out(faces.images, **asdict(split)).tolist())
+    return accuracy.part(faces, sorted(left_out))
 
 
 def _line_up(

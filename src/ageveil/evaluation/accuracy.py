@@ -20,7 +20,7 @@ from ageveil import anonymization, estimation
 from ageveil.draws import ChaChaDraws
 from ageveil.errors import AgeveilError, DataError
 from ageveil.evaluation import metrics
-from ageveil.evaluation.intervals import Estimate, bootstrap, clopper_pearson
+from ageveil.evaluation.intervals import Estimate, Statistic, bootstrap, clopper_pearson
 from ageveil.image import read_image
 from ageveil.pipeline import Pipeline, map_ordered
 from ageveil.training.datasets import read_dataset
@@ -28,7 +28,7 @@ from ageveil.training.labels import LabelledImage
 from ageveil.training.preparation import canonical_crop, left_out_reason
 from ageveil.training.prepared import PreparedFaces, load_prepared
 from ageveil.training.splits import folds_of
-from ageveil.types import AGE_GROUPS, MAX_AGE, AgeDistribution, AnonymizedFace, CanonicalCrop
+from ageveil.types import AGE_GROUPS, MAX_AGE, AgeDistribution, AnonymizedFace, CanonicalCrop, Resolution
 
 COMPARABLE = 0.015
 """Where more than this share of the faces is left out, a figure is not comparable."""
@@ -218,6 +218,34 @@ class Estimates:
         return known, np.array([image.age for image in self.images if image.age is not None], np.int64)
 
     @property
+    def people(self) -> NDArray[np.int64] | None:
+        """Whose each face is, as numbers, shape (N,); None where the data set names nobody."""
+        if all(image.identity is None for image in self.images):
+            return None
+        names = [image.identity or f"\0{index}" for index, image in enumerate(self.images)]
+        return np.unique(names, return_inverse=True)[1]
+
+    def resampled(
+        self, statistic: Statistic, chosen: NDArray[np.bool_], *, seed: int, resamples: int
+    ) -> Estimate:
+        """A figure of some of the faces with its bootstrap interval; people are drawn where they are known.
+
+        Args:
+            statistic: As `ageveil.evaluation.intervals.bootstrap` calls it, on the chosen faces.
+            chosen: Shape (N,).
+            seed: Of the bootstrap.
+            resamples: Of the bootstrap.
+        """
+        people = self.people
+        return bootstrap(
+            statistic,
+            int(chosen.sum()),
+            resamples=resamples,
+            seed=seed,
+            people=None if people is None else people[chosen],
+        )
+
+    @property
     def expected(self) -> NDArray[np.float64]:
         """Shape (N,): expected ages in years."""
         return np.array([distribution.expected for distribution in self.distributions])
@@ -351,6 +379,16 @@ def members(model: str, images: Iterable[LabelledImage]) -> tuple[str, ...]:
     return tuple(model.replace(FOLD, str(fold)) for fold in folds)
 
 
+def check_resolution(name: str, resolution: Resolution, faces: Faces) -> None:
+    """Check that a model's classes can be scored on the faces.
+
+    Raises:
+        ValueError: It knows groups, and the data set has bins of its own.
+    """
+    if resolution == "group" and faces.dataset in _OWN_BINS:
+        raise ValueError(f"{name} knows the paper's eight groups only, {faces.dataset} has bins of its own")
+
+
 def choose_model(model: str, faces: Faces, licence: estimation.Licence = "any") -> str:
     """A model's name, or one with "{fold}" in it, checked to be usable under a licence that is allowed.
 
@@ -366,15 +404,17 @@ def choose_model(model: str, faces: Faces, licence: estimation.Licence = "any") 
 
 def _check_model(model: str, faces: Faces) -> None:
     for member in members(model, faces.images):
-        info = estimation.get_model(member).info
-        if info.resolution == "group" and faces.dataset in _OWN_BINS:
-            raise ValueError(
-                f"{member} knows the paper's eight groups only, {faces.dataset} has bins of its own"
-            )
+        check_resolution(member, estimation.get_model(member).info.resolution, faces)
+        split = estimation.split_of(member)
+        left_out = None if split is None else split.test_fold
         if FOLD in model:
-            split = estimation.split_of(member)
-            if split is None or model.replace(FOLD, str(split.test_fold)) != member:
+            if left_out is None or model.replace(FOLD, str(left_out)) != member:
                 raise DataError(f"{member} does not say that it left the fold in its name out of training")
+        elif left_out is not None and any(image.fold not in {None, left_out} for image in faces.images):
+            raise DataError(
+                f"{member} left fold {left_out} out of training and saw the others: take one model for each "
+                f"fold, with {FOLD} in the name"
+            )
 
 
 # Scores -----------------------------------------------------------------------------------------------------
@@ -532,9 +572,9 @@ def score(estimates: Estimates, *, seed: int = 0, resamples: int = 2000) -> Repo
     classes = len(estimates.bins)
 
     def percent(metric: Callable[..., float]) -> Estimate:
-        return bootstrap(
+        return estimates.resampled(
             lambda weights: 100 * metric(predicted, true, weights=weights, classes=classes),
-            len(true),
+            estimates.true_bins != metrics.BETWEEN_GROUPS,
             resamples=resamples,
             seed=seed,
         )
@@ -634,9 +674,9 @@ def _mean_error(
     ages, expected = ages[chosen[known]], estimates.expected[known & chosen]
     if not len(ages):
         return None
-    return bootstrap(
+    return estimates.resampled(
         lambda weights: metrics.mean_absolute_error(expected, ages, weights=weights),
-        len(ages),
+        known & chosen,
         resamples=resamples,
         seed=seed,
     )
@@ -648,9 +688,9 @@ def _tail_error(estimates: Estimates, age: int, seed: int, resamples: int) -> Ta
     said, happened = estimates.at_least(age)[told], over[told]
 
     def estimate(metric: Callable[..., float], unit: float) -> Estimate:
-        return bootstrap(
+        return estimates.resampled(
             lambda weights: unit * metric(said, happened, weights=weights),
-            len(said),
+            told,
             resamples=resamples,
             seed=seed,
         )

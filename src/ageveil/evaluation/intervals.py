@@ -38,7 +38,13 @@ class Estimate:
 
 
 def bootstrap(
-    statistic: Statistic, n: int, *, level: float = 0.95, resamples: int = 2000, seed: int
+    statistic: Statistic,
+    n: int,
+    *,
+    level: float = 0.95,
+    resamples: int = 2000,
+    seed: int,
+    people: NDArray[np.int64] | None = None,
 ) -> Estimate:
     """Estimate how far a figure would move with other faces of the same kind: percentile bootstrap.
 
@@ -55,12 +61,14 @@ def bootstrap(
     and it has no width where the figure cannot vary, as for 0 hits of n (see `clopper_pearson`).
 
     Args:
-        statistic: Called with float64 weights of shape (n,), whole numbers that sum to n: first with all
-            ones, then once for each resample, each time with a new array.
+        statistic: Called with float64 weights of shape (n,), whole numbers that sum to n (with `people`, to
+            about n): first with all ones, then once for each resample, each time with a new array.
         n: Number of faces, 1 or more.
         level: Share of the resampled figures between the ends, in (0, 1).
         resamples: Number of resamples, 1 or more. The ends themselves move a little with the draw.
         seed: 0 or more; seeds NumPy's PCG64. State it beside a published figure.
+        people: Whose each face is, shape (n,), 0 or more. Several faces of one person err alike, so people
+            are drawn then, each with all faces.
 
     Returns:
         The figure of all faces, and the (1 - level) / 2 and (1 + level) / 2 quantiles of the resampled
@@ -70,16 +78,21 @@ def bootstrap(
         ValueError: A number lies outside its range, or the statistic is not finite.
 
     Source:
-        Efron and Tibshirani 1993, "An Introduction to the Bootstrap", chapter 13.
+        Efron and Tibshirani 1993, "An Introduction to the Bootstrap", chapter 13; for people, Field and Welsh
+        2007, "Bootstrapping clustered data".
     """
     n, resamples = _whole("faces", n, 1), _whole("resamples", resamples, 1)
     tail = _tail(level)
     rng = np.random.default_rng(_whole("seed", seed, 0))
     value = _finite(statistic(np.ones(n)))
+    units = np.arange(n) if people is None else np.unique(people, return_inverse=True)[1]
+    if len(units) != n:
+        raise ValueError(f"expected a person for each of {n} faces, got {len(units)}")
+    count = int(units.max()) + 1
     figures = np.empty(resamples)
     for index in range(resamples):
-        draws = np.bincount(rng.integers(n, size=n), minlength=n)
-        figures[index] = _finite(statistic(draws.astype(np.float64)))
+        draws = np.bincount(rng.integers(count, size=count), minlength=count)
+        figures[index] = _finite(statistic(draws[units].astype(np.float64)))
     low, high = np.quantile(figures, (tail, 1 - tail))
     return Estimate(value, float(low), float(high))
 

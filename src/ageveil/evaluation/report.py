@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ageveil import anonymization, estimation
 from ageveil.evaluation import accuracy, metrics
 from ageveil.evaluation.accuracy import Estimates, Report, as_json
-from ageveil.evaluation.intervals import Estimate, bootstrap, clopper_pearson
+from ageveil.evaluation.intervals import Estimate, clopper_pearson
 from ageveil.training.labels import LabelledImage
 
 REPORT_VERSION = 1
@@ -219,9 +219,9 @@ def kept(estimates: Estimates, bare: Estimates | None, seed: int, resamples: int
     def ratio(reach: int) -> Estimate:
         now = np.abs(predicted - true) <= reach
         then = np.abs(before - true) <= reach
-        return bootstrap(
+        return estimates.resampled(
             lambda weights: 100 * float(weights @ now) / float(weights @ then),
-            len(true),
+            estimates.true_bins != metrics.BETWEEN_GROUPS,
             resamples=resamples,
             seed=seed,
         )
@@ -415,8 +415,9 @@ def differences(found: Found, models: LineUp, seed: int, resamples: int) -> list
             base: NDArray[np.int64] = base,
             other: NDArray[np.int64] = other,
             classes: int = classes,
+            first: Estimates = found[name, baseline],
         ) -> Estimate:
-            return bootstrap(
+            return first.resampled(
                 lambda weights: (
                     100
                     * (
@@ -424,7 +425,7 @@ def differences(found: Found, models: LineUp, seed: int, resamples: int) -> list
                         - metric(base, true, weights=weights, classes=classes)
                     )
                 ),
-                len(true),
+                first.true_bins != metrics.BETWEEN_GROUPS,
                 resamples=resamples,
                 seed=seed,
             )

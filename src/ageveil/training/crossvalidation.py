@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ageveil.errors import DataError
-from ageveil.training.engine import RECIPE_FILE, WEIGHTS_FILE, Hardware, load_run, train
+from ageveil.training.engine import WEIGHTS_FILE, Hardware, is_finished, train
 from ageveil.training.export import export_run
 from ageveil.training.recipes import Recipe
 
@@ -45,13 +44,13 @@ def train_models(
 
     Raises:
         DataError, ModelError, OutputError: As `ageveil.training.engine.train` and
-            `ageveil.training.export.export_run`; a DataError also where a folder of a run was made by
-            another recipe.
+            `ageveil.training.export.export_run`; a DataError also where a folder holds a run of another
+            recipe or of other faces, as after a dry run.
     """
     paths = []
     for one in [recipe.without_fold(fold) for fold in folds] or [recipe]:
         folder = runs / one.name
-        if not _is_finished(folder, one):
+        if not is_finished(one, prepared=prepared, runs=runs):
             announce(f"training {one.name}")
             train(one, prepared=prepared, runs=runs, hardware=hardware, weights=weights, progress=progress)
         path = folder / MODEL_FILE
@@ -60,12 +59,3 @@ def train_models(
             export_run(folder, prepared, path)
         paths.append(path)
     return tuple(paths)
-
-
-def _is_finished(folder: Path, recipe: Recipe) -> bool:
-    if not (folder / RECIPE_FILE).exists() or not (folder / WEIGHTS_FILE).exists():
-        return False
-    _, made_by = load_run(folder)
-    if made_by != recipe:
-        raise DataError(f"the run in {folder} was made by another recipe: give this one another name")
-    return True

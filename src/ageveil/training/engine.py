@@ -62,7 +62,7 @@ class Hardware:
         accelerator: "auto", "cpu" or "gpu", as Lightning names it.
         devices: Number of devices on each machine.
         nodes: Number of machines.
-        workers: Processes that prepare faces; 0 does it in the training process.
+        workers: Processes that prepare faces, and as many for validation; 0 does it in the training process.
     """
 
     accelerator: str = "auto"
@@ -267,6 +267,21 @@ def train(
     return Run(folder, score, trainer.current_epoch, len(training), len(validation), trainer.is_global_zero)
 
 
+def is_finished(recipe: Recipe, *, prepared: Path, runs: Path) -> bool:
+    """Whether the very run that `train` would make is there and finished.
+
+    Raises:
+        DataError: The folder holds a run of another recipe or of other faces, or a prepared folder is
+            missing.
+    """
+    folder = runs / recipe.name
+    if not (folder / RECIPE_FILE).exists() or not (folder / WEIGHTS_FILE).exists():
+        return False
+    pool = FacePool.of([load_prepared(prepared / name) for name in recipe.data])
+    _claim(folder, recipe, _checksum(pool, *split(pool, recipe)))
+    return True
+
+
 def split(
     pool: FacePool, recipe: Recipe, limit: int | None = None
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -313,12 +328,14 @@ def build(recipe: Recipe, *, runs: Path, weights: Path | None) -> tuple[AgeNetwo
 
 
 def _earlier(runs: Path, name: str, recipe: Recipe) -> AgeNetwork:
-    """The network of a run on which another builds: both keep the same faces out of training.
+    """The network of a run on which another builds: it saw no other data, and kept the same faces out.
 
     Raises:
-        DataError: They do not: what validates here would have been learned there.
+        DataError: It did not: what validates or tests here would have been learned there.
     """
     network, earlier = load_run(runs / name)
+    if other := sorted(set(earlier.data) - set(recipe.data)):
+        raise DataError(f"{name} saw data that {recipe.name} does not name: {', '.join(other)}")
     if earlier.validation != recipe.validation:
         raise DataError(
             f"{name} kept other faces out of training than {recipe.name} does: give both recipes the same "
@@ -437,6 +454,7 @@ def _loaders(
     if hardware.workers:
         # A fork of a process with threads, as those of OpenCV and ONNX Runtime, may wait for ever.
         fresh = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+        # They stay from epoch to epoch: a fresh process takes seconds to start.
         shared |= {"prefetch_factor": 4, "persistent_workers": True, "multiprocessing_context": fresh}
     faces = TrainingFaces(pool, recipe.approaches, varied=recipe.vary, seed=recipe.seed)
     sampler = EpochSampler(training, seed=recipe.seed, rank=rank, world=world)

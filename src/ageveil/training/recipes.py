@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import tomllib
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -156,12 +156,25 @@ class Recipe(_Section):
         return self.side or get_network(self.network).side
 
     def without_fold(self, fold: int) -> Self:
-        """The same recipe for the run that leaves a fold to test on; the fold's number ends its name."""
-        validation = self.validation.model_copy(update={"test_fold": fold})
-        return self.model_copy(update={"name": f"{self.name}-{fold}", "validation": validation})
+        """The same recipe for the run that leaves a fold to test on; the fold's number ends its name.
+
+        So it does the names of the earlier runs on which it builds: they leave the same fold out.
+        """
+        changes: dict[str, Any] = {
+            "name": f"{self.name}-{fold}",
+            "validation": self.validation.model_copy(update={"test_fold": fold}),
+        }
+        if self.initial.startswith("run:"):
+            changes["initial"] = f"{self.initial}-{fold}"
+        if self.teacher is not None:
+            changes["teacher"] = f"{self.teacher}-{fold}"
+        return self.model_copy(update=changes)
 
     def with_seed(self, seed: int) -> Self:
-        """The same recipe with other chance in training, on the same faces; the seed ends its name."""
+        """The same recipe with other chance in training; the seed ends its name.
+
+        The faces stay the same, and so do the earlier runs on which it builds.
+        """
         return self.model_copy(update={"name": f"{self.name}-seed-{seed}", "seed": seed})
 
     def digest(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -13,6 +14,8 @@ from ageveil.training.labels import LabelledImage
 
 Indices = NDArray[np.int64]
 """Positions in a sequence of pictures, ascending, shape (n,)."""
+
+_UTKFACE_WHOLE = re.compile(r"[0-9]+_[0-9](_[0-9])?_[0-9]{12,}\.jpg")
 
 NO_HOLD_OUT: Mapping[tuple[int, int], float] = {}
 
@@ -26,7 +29,8 @@ def split_validation(
 ) -> tuple[Indices, Indices]:
     """Carve a validation part out of training pictures. All pictures of an identity stay together.
 
-    A keyed hash of the identity decides, or of the file's name (without its folders) where there is none. So
+    A keyed hash of the identity decides, or of the file's name (without its folders) where there is none; a
+    picture of UTKFace as it was taken goes with its crop. So
     a picture goes to the same part whatever the order, whatever other pictures there are, wherever they lie;
     and whoever is in the validation part at one share is in it at every larger one.
 
@@ -57,6 +61,25 @@ def split_validation(
     chosen = {unit for unit, limit in shares.items() if _position(unit, seed) < limit}
     validating = np.array([_unit(image) in chosen for image in images], np.bool_)
     return _parts(validating, f"of {len(images)} pictures at a validation share of {share}")
+
+
+def left_out(
+    images: Sequence[LabelledImage],
+    *,
+    share: float,
+    seed: int,
+    hold_out: Mapping[tuple[int, int], float] = NO_HOLD_OUT,
+    test_fold: int | None = None,
+) -> Indices:
+    """Indices of the pictures on which a run with this split was not trained: they validate, or test.
+
+    Arguments and errors as `split_validation`.
+    """
+    _, validating = split_validation(images, share=share, hold_out=hold_out, seed=seed)
+    testing = [
+        index for index, image in enumerate(images) if test_fold is not None and image.fold == test_fold
+    ]
+    return np.union1d(validating, np.array(testing, np.int64))
 
 
 def folds_of(images: Iterable[LabelledImage]) -> tuple[int, ...]:
@@ -108,7 +131,11 @@ def _parts(second: NDArray[np.bool_], what: str) -> tuple[Indices, Indices]:
 
 def _unit(image: LabelledImage) -> str:
     """What never stands on both sides."""
-    return f"file {image.path.name}" if image.identity is None else f"identity {image.identity}"
+    if image.identity is not None:
+        return f"identity {image.identity}"
+    name = image.path.name
+    # UTKFace gives every face out twice, as it was taken and as a crop: both count as the crop.
+    return f"file {name}.chip.jpg" if _UTKFACE_WHOLE.fullmatch(name) else f"file {name}"
 
 
 def _share(image: LabelledImage, share: float, hold_out: Mapping[tuple[int, int], float]) -> float:
