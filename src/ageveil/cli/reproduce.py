@@ -92,22 +92,25 @@ def reproduce(
     fold. A model's path may have {fold} in it for the same.
     """
     start = time.monotonic()
-    from ageveil import pipeline
+    from ageveil import estimation, pipeline
     from ageveil.evaluation import accuracy, page, plots, report
     from ageveil.files import write_text
     from ageveil.image import read_image
 
     plots.check_installed()
     _make_directory(out)
+    asked = [] if models == "none" else [name.strip() for name in (models or "").split(",") if name.strip()]
+    # What is wrong with any of them shows before anything is opened, let alone trained.
+    wanted = [name for name in (baseline, attention, *asked) if name is not None]
+    for name in wanted:
+        if not _is_recipe(name) and accuracy.FOLD not in name:
+            estimation.choose_model(name, licence)
     way = pipeline.Pipeline(detector=detector, landmarks=landmarks, allow_others=True)
     # Portraits first: what is wrong with one shows before the long work.
     crops = [(photo, way.align_viewer(read_image(photo))[1]) for photo in portrait or []]
     faces = accuracy.open_faces(data, way, limit=limit, seed=seed)
 
     fixing = accuracy.open_faces(validation, way, limit=limit, seed=seed) if validation else None
-    asked = [] if models == "none" else [name.strip() for name in (models or "").split(",") if name.strip()]
-    # What is wrong with any of them shows before one is trained.
-    wanted = [name for name in (baseline, attention, *asked) if name is not None]
     recipes = {name: _recipe(name, data, prepared, faces, licence) for name in wanted if _is_recipe(name)}
 
     def usable(name: str) -> str:
