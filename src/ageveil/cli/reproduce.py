@@ -92,7 +92,7 @@ def reproduce(
     fold. A model's path may have {fold} in it for the same.
     """
     start = time.monotonic()
-    from ageveil import estimation, pipeline
+    from ageveil import pipeline
     from ageveil.evaluation import accuracy, page, plots, report
     from ageveil.files import write_text
     from ageveil.image import read_image
@@ -100,11 +100,8 @@ def reproduce(
     plots.check_installed()
     _make_directory(out)
     asked = [] if models == "none" else [name.strip() for name in (models or "").split(",") if name.strip()]
-    # What is wrong with any of them shows before anything is opened, let alone trained.
     wanted = [name for name in (baseline, attention, *asked) if name is not None]
-    for name in wanted:
-        if not _is_recipe(name) and accuracy.FOLD not in name:
-            estimation.choose_model(name, licence)
+    _check_models(wanted, licence)
     way = pipeline.Pipeline(detector=detector, landmarks=landmarks, allow_others=True)
     # Portraits first: what is wrong with one shows before the long work.
     crops = [(photo, way.align_viewer(read_image(photo))[1]) for photo in portrait or []]
@@ -155,6 +152,16 @@ def reproduce(
     elif not quiet:
         _show(record, out)
     return 0
+
+
+def _check_models(names: Sequence[str], licence: Literal["any", "permissive"]) -> None:
+    """Tell what is wrong with a model before anything is opened, let alone trained."""
+    from ageveil import estimation
+    from ageveil.evaluation.accuracy import FOLD
+
+    for name in names:
+        if not _is_recipe(name) and FOLD not in name:
+            estimation.choose_model(name, licence)
 
 
 def _is_recipe(name: str) -> bool:
