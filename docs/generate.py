@@ -205,21 +205,18 @@ def _accuracy_table(recipe: str, name: str) -> list[str]:
 
 def _people_table(name: str) -> list[str]:
     """For whom a model does how well, on the bare face and behind the mask."""
-    paths = sorted((ROOT / "recipes" / name).glob("by-*.json"))
-    if not paths:
+    path = ROOT / "recipes" / name / "by.json"
+    if not path.exists():
         return []
+    by = {record["approach"]: record["by"] for record in json.loads(path.read_text("utf-8"))}
     lines = ["| | faces | exact bare, % | exact masked, % | error bare, years | error masked, years |"]
     lines.append("|---|---|---|---|---|---|")
-    for path in paths:
-        bare, masked = (
-            {row["value"]: row for row in record["by"]["rows"]}
-            for approach in ("original", "mask")
-            for record in json.loads(path.read_text("utf-8"))
-            if record["approach"] == approach
-        )
-        for value, row in bare.items():
-            cells = [_interval(side[key]) for key in ("exact", "mae_years") for side in (row, masked[value])]
-            lines.append(f"| {value or 'not stated'} | {row['faces']} | {' | '.join(cells)} |")
+    for trait, rows in by["original"].items():
+        masked = {row["value"]: row for row in by["mask"][trait]}
+        for row in rows:
+            sides = (row, masked[row["value"]])
+            cells = [_interval(side[key]) for key in ("exact", "mae_years") for side in sides]
+            lines.append(f"| {row['value'] or 'not stated'} | {row['faces']} | {' | '.join(cells)} |")
     return lines
 
 

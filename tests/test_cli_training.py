@@ -178,7 +178,16 @@ def test_a_recipe_is_trained_and_exported(run, table, tmp_path, devices):
 
 
 def test_evaluate_by_gender(run, table):
-    words = ["evaluate", "--data", f"csv:{table}", "--approach", "mask,original", *DLIB, "--by", "gender"]
+    words = [
+        "evaluate",
+        "--data",
+        f"csv:{table}",
+        "--approach",
+        "mask,original",
+        *DLIB,
+        "--by",
+        "gender,group",
+    ]
     records = run(*words, "--json").json
     assert [record["approach"] for record in records] == ["mask", "original"]
     for record in records:
@@ -186,11 +195,11 @@ def test_evaluate_by_gender(run, table):
         assert (record["faces"], record["left_out"], record["licence"]) == (
             4, {"no face found": 1}, "CC0-1.0",
         )  # fmt: skip
-        by = record["by"]
-        assert by["trait"] == "gender"
-        assert {row["value"]: row["faces"] for row in by["rows"]} == {"female": 2, "male": 1, None: 1}
-        right = sum(row["faces"] * row["exact"]["value"] for row in by["rows"])
+        rows = record["by"]["gender"]
+        assert {row["value"]: row["faces"] for row in rows} == {"female": 2, "male": 1, None: 1}
+        right = sum(row["faces"] * row["exact"]["value"] for row in rows)
         assert right / 4 == pytest.approx(record["exact"]["value"])
+        assert [row["value"] for row in record["by"]["group"]] == ["15-20", "25-32", "38-43", "60+"]
     shown = run(*words).out
     assert "female" in shown
     assert "not stated" in shown
@@ -204,7 +213,7 @@ def test_evaluate_by_gender_on_real_faces(run, ageveil_data, tmp_path):
         (folder / path.name).symlink_to(path)
     words = ["--data", f"utkface:{folder}", "--approach", "mask", *DLIB, "--by", "gender", "--json"]
     record = run("evaluate", *words).json
-    rows = {row["value"]: row["faces_all"] for row in record["by"]["rows"]}
+    rows = {row["value"]: row["faces_all"] for row in record["by"]["gender"]}
     # The second part of a UTKFace name is the gender, 1 for female.
     genders = [path.name.split("_")[1] for path in folder.iterdir()]
     assert sum(rows.values()) == record["faces_all"] >= len(genders) - 2

@@ -24,7 +24,8 @@ def evaluate(
     model: options.Model = None,
     licence: options.Licence = "any",
     by: Annotated[
-        str | None, typer.Option(help="Score each part alone as well: gender, race or group.")
+        str | None,
+        typer.Option(help="Score each part alone as well: gender, race or group, or several with commas."),
     ] = None,
     detector: options.Detector = "centerface",
     landmarks: options.Landmarks = "5",
@@ -48,8 +49,7 @@ def evaluate(
     from ageveil.evaluation import accuracy
 
     names = options.approaches(approach)
-    if by is not None and by not in accuracy.TRAITS:
-        raise ValueError(f"unknown part {by!r}; choose one of {', '.join(accuracy.TRAITS)}")
+    traits = [accuracy.get_trait(name.strip()) for name in by.split(",")] if by is not None else []
     asked = model or estimation.default_model(licence)
     if accuracy.FOLD not in asked:  # what is wrong with one model is told before anything is opened
         estimation.choose_model(asked, licence)
@@ -64,9 +64,11 @@ def evaluate(
     for estimates in found.values():
         record = {**accuracy.score(estimates, seed=seed).to_json(), "data": data, "seed": seed}
         record["labels_left_out"] = dict(faces.labels_left_out)
-        if by is not None:
-            rows = accuracy.score_by(estimates, by, seed=seed)
-            record["by"] = {"trait": by, "rows": [row.to_json() for row in rows]}
+        if traits:
+            record["by"] = {
+                trait: [row.to_json() for row in accuracy.score_by(estimates, trait, seed=seed)]
+                for trait in traits
+            }
         records.append(record)
     if as_json:
         print_json(records[0] if len(records) == 1 else records)
@@ -94,8 +96,8 @@ def _show(record: dict[str, Any], out: Console) -> None:
             interval = f"{figure['low']:.1f} to {figure['high']:.1f}"
             table.add_row(name, f"{figure['value']:.1f} {unit}", interval)
     out.print(table)
-    if "by" in record:
-        out.print(_parts(record["by"]))
+    for trait, rows in record.get("by", {}).items():
+        out.print(_parts(trait, rows))
     left_out = ", ".join(f"{count} {reason}" for reason, count in record["left_out"].items()) or "none"
     out.print(f"{record['faces']} faces in a group, {record['faces_all']} in all; left out: {left_out}")
     if record["labels_left_out"]:
@@ -107,11 +109,11 @@ def _show(record: dict[str, Any], out: Console) -> None:
         )
 
 
-def _parts(by: dict[str, Any]) -> Any:
+def _parts(trait: str, rows: list[dict[str, Any]]) -> Any:
     from rich.table import Table
 
-    table = Table(by["trait"], "faces", "exact, %", "1-off, %", "mean error, years")
-    for row in by["rows"]:
+    table = Table(trait, "faces", "exact, %", "1-off, %", "mean error, years")
+    for row in rows:
         figures = [
             "" if row[key] is None else "{value:.1f} ({low:.1f} to {high:.1f})".format(**row[key])
             for key in ("exact", "one_off", "mae_years")

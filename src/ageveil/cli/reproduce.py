@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from ageveil.types import CanonicalCrop
 
 
+_NONE = "none"
+"""Stands for no model, where one would be taken by default."""
+
+
 def reproduce(
     data: Annotated[
         str, typer.Option(help="Faces to report on, as utkface:DIR; or prepared:DIR, their crops.")
@@ -36,8 +40,8 @@ def reproduce(
     baseline: Annotated[
         str | None,
         typer.Option(
-            help="The paper's baseline: a model, or a recipe (.toml) that is trained first; by default vgg16 "
-            "where it is installed."
+            help="The paper's baseline: a model, a recipe (.toml) that is trained first, or none; by "
+            "default vgg16 where it is installed."
         ),
     ] = None,
     attention: Annotated[
@@ -99,8 +103,8 @@ def reproduce(
 
     plots.check_installed()
     _make_directory(out)
-    asked = [] if models == "none" else [name.strip() for name in (models or "").split(",") if name.strip()]
-    wanted = [name for name in (baseline, attention, *asked) if name is not None]
+    asked = [name.strip() for name in (models or "").split(",") if name.strip() not in {"", _NONE}]
+    wanted = [name for name in (baseline, attention, *asked) if name not in {None, _NONE}]
     _check_models(wanted, licence)
     way = pipeline.Pipeline(detector=detector, landmarks=landmarks, allow_others=True)
     # Portraits first: what is wrong with one shows before the long work.
@@ -237,7 +241,7 @@ def _line_up(
     from ageveil.evaluation import accuracy, report
 
     def paper(asked: str | None, usual: str) -> str | None:
-        if asked is None and not estimation.is_usable(usual, licence):
+        if asked == _NONE or (asked is None and not estimation.is_usable(usual, licence)):
             return None
         return accuracy.choose_model(asked or usual, faces, licence)
 

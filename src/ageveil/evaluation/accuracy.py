@@ -601,6 +601,18 @@ def score(estimates: Estimates, *, seed: int = 0, resamples: int = 2000) -> Repo
     )
 
 
+def get_trait(name: str) -> Trait:
+    """The trait of that name.
+
+    Raises:
+        ValueError: There is none; the message lists the choices.
+    """
+    for trait in TRAITS:
+        if trait == name:
+            return trait
+    raise ValueError(f"unknown part {name!r}; choose one of {', '.join(TRAITS)}")
+
+
 def score_by(estimates: Estimates, trait: Trait, *, seed: int = 0, resamples: int = 2000) -> tuple[Row, ...]:
     """Compare estimates with the labels for each gender, race or age group alone.
 
@@ -617,8 +629,7 @@ def score_by(estimates: Estimates, trait: Trait, *, seed: int = 0, resamples: in
     Raises:
         ValueError: Unknown trait.
     """
-    if trait not in TRAITS:
-        raise ValueError(f"unknown trait {trait!r}; choose one of {', '.join(TRAITS)}")
+    get_trait(trait)
     true, predicted = estimates.true_bins, estimates.bin_probabilities.argmax(axis=1)
     if trait == "group":
         values = [None if index < 0 else estimates.bin_names[index] for index in true.tolist()]
