@@ -137,7 +137,7 @@ def _research(name: str, version: str, resolution: Resolution, sha256: str) -> E
 MODELS: Mapping[str, Estimator] = MappingProxyType(
     {
         "ageveil": _research(
-            "ageveil", "1", "year", "0255e6f5ee24452bfcf8616e8a799558720efe30c91d0f66984a00aab0d3afd3"
+            "ageveil", "2", "year", "ff7b212d4bef94b300a56c0c830d26d1455373e8a8f339c05ce84fef7e0d1548"
         ),
         "dlib-age": Estimator(
             info=ModelInfo(
