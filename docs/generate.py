@@ -133,8 +133,10 @@ def models_page() -> str:
     for path in sorted((ROOT / "recipes").glob("*/report/report.json")):
         recipe = path.parent.parent.name
         for model in _report(recipe)["models"]:
-            people = _people_table(recipe) if model["name"] == recipe else []
-            blocks[model["name"]] = "\n".join([*_accuracy_table(recipe, model["name"]), "", *people])
+            lines = _accuracy_table(recipe, model["name"])
+            if model["name"] == recipe:
+                lines += ["", *_people_table(recipe), "", *_fairface_table(recipe)]
+            blocks[model["name"]] = "\n".join(lines).rstrip()
     return _filled(DOCS / "models.md", blocks)
 
 
@@ -217,6 +219,28 @@ def _people_table(name: str) -> list[str]:
             sides = (row, masked[row["value"]])
             cells = [_interval(side[key]) for key in ("exact", "mae_years") for side in sides]
             lines.append(f"| {row['value'] or 'not stated'} | {row['faces']} | {' | '.join(cells)} |")
+    return lines
+
+
+def _fairface_table(name: str) -> list[str]:
+    """How well a model does on FairFace over its own nine bins."""
+    path = ROOT / "recipes" / name / "fairface.json"
+    if not path.exists():
+        return []
+    records = json.loads(path.read_text("utf-8"))
+    first = records[0]
+    lines = [
+        f"FairFace's validation part over its own nine bins, {first['faces']:,} faces; "
+        f"{100 * first['left_out_share']:.1f} % left out"
+        + ("." if first["comparable"] else ", too many for a comparison with others' figures."),
+        "",
+        "| approach | exact, % | 1-off, % | wrong side of 10, % | wrong side of 20, % |",
+        "|---|---|---|---|---|",
+    ]
+    for record in records:
+        cells = [_interval(record[key]) for key in ("exact", "one_off")]
+        cells += [_interval(error["misjudged"]) for error in record["tail_error"].values()]
+        lines.append(f"| {record['approach']} | {' | '.join(cells)} |")
     return lines
 
 
