@@ -118,14 +118,16 @@ _CALIBRATED = (
 )  # fmt: skip
 
 
-def _research(name: str, version: str, resolution: Resolution, sha256: str) -> Estimator:
-    """A model of the distribution whose weights are for research only."""
+def _research(
+    name: str, version: str, resolution: Resolution, sha256: str, recipe: str | None = None
+) -> Estimator:
+    """A model of the distribution whose weights are for research only; its recipe has its name, or another."""
     weights = Weights(
         package="ageveil_weights_research",
         file=f"{name}.onnx",
         sha256=sha256,
         licence="LicenseRef-research-only",
-        source=f"trained by recipes/{name} of Ageveil; docs/models.md tells on what",
+        source=f"trained by recipes/{recipe or name} of Ageveil; docs/models.md tells on what",
         distribution="./weights/research (in a checkout of Ageveil)",
     )
     info = ModelInfo(
@@ -150,6 +152,17 @@ MODELS: Mapping[str, Estimator] = MappingProxyType(
             ),
             weights=DLIB_AGE,
             probabilities=_dlib_probabilities,
+        ),
+        # For comparison with the paper. They have never seen an anonymized face, so they stand last.
+        "vgg16": _research(
+            "vgg16", "1", "group", "c1cde62239e7f871ea909477444a25495b057b87a00032dee9f37d907cea3d92"
+        ),
+        "vgg16-attention": _research(
+            "vgg16-attention",
+            "1",
+            "group",
+            "163144cb9b1427b0856e313238eb7df48ac135d994fc5aff3976a288b84beeb4",
+            recipe="vgg16",
         ),
     }
 )
