@@ -121,7 +121,7 @@ _CALIBRATED = (
 def _research(
     name: str, version: str, resolution: Resolution, sha256: str, recipe: str | None = None
 ) -> Estimator:
-    """A model of the distribution whose weights are for research only; its recipe has its name, or another."""
+    """A model of the distribution whose weights are for research only; its recipe is named as it, or else."""
     weights = Weights(
         package="ageveil_weights_research",
         file=f"{name}.onnx",

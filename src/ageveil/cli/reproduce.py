@@ -95,7 +95,7 @@ def reproduce(
     Adience, it is trained once for each fold, and each face is judged by the model that has not seen its
     fold. A model's path may have {fold} in it for the same.
     """
-    start = time.monotonic()
+    start, commit = time.monotonic(), _commit()
     from ageveil import pipeline
     from ageveil.evaluation import accuracy, page, plots, report
     from ageveil.files import write_text
@@ -141,7 +141,7 @@ def reproduce(
     record = report.build(
         found, line_up, validation=answer(fixing, "validation") if fixing else None, seed=seed
     )
-    record["run"] = _run(data, validation, limit, faces.labels_left_out, time.monotonic() - start)
+    record["run"] = _run(data, validation, limit, faces.labels_left_out, commit, time.monotonic() - start)
     shown_faces = () if no_faces else _qualitative(record["qualitative"], found["mask", names[0]], faces)
     pictures = page.Pictures(sheets, responses, shown_faces)
     # A record of names alone: where photographs are left out, so is which they were.
@@ -331,13 +331,18 @@ def _qualitative(rows: Sequence[Mapping[str, Any]], judged: Any, faces: Faces) -
 
 
 def _run(
-    data: str, validation: str | None, limit: int | None, labels_left_out: Mapping[str, int], seconds: float
+    data: str,
+    validation: str | None,
+    limit: int | None,
+    labels_left_out: Mapping[str, int],
+    commit: str,
+    seconds: float,
 ) -> dict[str, Any]:
     """How the figures came about."""
     packages = ("numpy", "onnxruntime", "opencv-python-headless")
     return {
         "command": _without_folder(shlex.join(["ageveil", *sys.argv[1:]])),
-        "commit": _commit(),
+        "commit": commit,
         "version": version("ageveil"),
         "date": datetime.now(UTC).date().isoformat(),
         "data": _without_folder(data),
