@@ -233,6 +233,7 @@ def test_a_report_from_end_to_end(run, table, tmp_path, astronaut):
     pytest.importorskip("matplotlib", reason="left out: the extra report is not installed")
     out = tmp_path / "report"
     words = ["--data", f"csv:{table}", "--out", out, "--models", "dlib-age", "--portrait", astronaut]
+    words += ["--baseline", "none", "--attention", "none"]
     ended = run("reproduce", *words, "--no-faces", "--json")
     assert (ended.code, ended.err) == (0, "")
     assert ended.json == {"page": str(out / "index.html"), "report": str(out / "report.json")}
@@ -248,6 +249,22 @@ def test_a_report_from_end_to_end(run, table, tmp_path, astronaut):
     assert page.count("<img") == 1
     assert not re.search(r"[abcde]\.png", page + json.dumps(record["qualitative"]))
     assert all("face" not in row for row in record["qualitative"])
+
+
+def test_bins_of_its_own_leave_the_papers_models_aside(run, tmp_path, astronaut):
+    """FairFace's bins are not the paper's groups: its models are left out unless they are asked for."""
+    pytest.importorskip("matplotlib", reason="left out: the extra report is not installed")
+    (tmp_path / "val").mkdir()
+    write_image(tmp_path / "val" / "1.jpg", read_image(astronaut)[:260, 60:380])
+    rows = "file,age,gender,race,service_test\nval/1.jpg,30-39,Female,White,True\n"
+    (tmp_path / "fairface_label_val.csv").write_text(rows)
+    out = tmp_path / "report"
+    words = ["--data", f"fairface:{tmp_path / 'val'}", "--out", out, "--models", "dlib-age", "--no-faces"]
+    ended = run("reproduce", *words, "--quiet")
+    assert (ended.code, ended.err) == (0, "")
+    record = json.loads((out / "report.json").read_text())
+    assert [model["name"] for model in record["models"]] == ["dlib-age"]
+    assert len(record["bins"]) == 9
 
 
 # Folds ------------------------------------------------------------------------------------------------------
@@ -300,7 +317,18 @@ def test_adience_from_its_files_to_the_papers_tables(run, adience, small_recipe,
         "--runs",
         runs,
     ]
-    words += ["--attention", small_recipe, "--models", "none", "--out", out, "--no-faces", "--json"]
+    words += [
+        "--attention",
+        small_recipe,
+        "--baseline",
+        "none",
+        "--models",
+        "none",
+        "--out",
+        out,
+        "--no-faces",
+        "--json",
+    ]
     ended = run(*words, "--portrait", astronaut)
     assert ended.code == 0, ended.err
     report = json.loads((out / "report.json").read_text())

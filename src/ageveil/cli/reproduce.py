@@ -241,7 +241,9 @@ def _line_up(
     from ageveil.evaluation import accuracy, report
 
     def paper(asked: str | None, usual: str) -> str | None:
-        if asked == _NONE or (asked is None and not estimation.is_usable(usual, licence)):
+        if asked is None and not estimation.is_usable(usual, licence):
+            return None
+        if asked == _NONE or (asked is None and accuracy.has_own_bins(faces.dataset)):
             return None
         return accuracy.choose_model(asked or usual, faces, licence)
 

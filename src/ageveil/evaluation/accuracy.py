@@ -379,13 +379,18 @@ def members(model: str, images: Iterable[LabelledImage]) -> tuple[str, ...]:
     return tuple(model.replace(FOLD, str(fold)) for fold in folds)
 
 
+def has_own_bins(dataset: str) -> bool:
+    """Whether a data set is scored over bins of its own, which models over groups do not know."""
+    return dataset in _OWN_BINS
+
+
 def check_resolution(name: str, resolution: Resolution, faces: Faces) -> None:
     """Check that a model's classes can be scored on the faces.
 
     Raises:
         ValueError: It knows groups, and the data set has bins of its own.
     """
-    if resolution == "group" and faces.dataset in _OWN_BINS:
+    if resolution == "group" and has_own_bins(faces.dataset):
         raise ValueError(f"{name} knows the paper's eight groups only, {faces.dataset} has bins of its own")
 
 
