@@ -4,4 +4,5 @@
 set -euo pipefail
 ageveil prepare "adience:$1" --out prepared/adience
 ageveil reproduce --data prepared:prepared/adience --no-faces --models none \
-  --baseline recipes/adience/baseline.toml --attention recipes/adience/attention.toml --out "$2"
+  --baseline recipes/adience/baseline.toml --attention recipes/adience/attention.toml \
+  --portrait examples/astronaut.jpg --portrait examples/grace_hopper.jpg --out "$2"

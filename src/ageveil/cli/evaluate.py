@@ -41,9 +41,10 @@ def evaluate(
 ) -> int:
     """Measure age estimation on a data set: accuracy over the eight groups and error in years.
 
-    Percentages are of the faces whose age lies in a group; 95 % intervals are bootstrapped over faces. Faces
-    that cannot be used are left out and counted by reason. FairFace is scored over its own nine bins, and
-    on P(age >= 10) and P(age >= 20). JSON is one record, or a list for several approaches.
+    Percentages are of the faces whose age lies in a group; 95 % intervals are bootstrapped over faces, or
+    over people where the data set names them. Faces that cannot be used are left out and counted by reason.
+    FairFace is scored over its own nine bins, and on P(age >= 10) and P(age >= 20). JSON is one record, or a
+    list for several approaches.
     """
     from ageveil import estimation, pipeline
     from ageveil.evaluation import accuracy
