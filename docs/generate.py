@@ -298,6 +298,7 @@ PAGES = {
     DOCS / "boards.md": boards_page,
     DOCS / "models.md": models_page,
     DOCS / "calibration.md": calibration_page,
+    ROOT / "recipes" / "vgg16" / "README.md": paper_page,
     ROOT / "README.md": readme_page,
 }
 
