@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import json
 import statistics
 import sys
 import tempfile
@@ -107,7 +108,10 @@ def _arithmetic(entry: estimation.Estimator) -> float | None:
     metadata = open_session(entry.weights, 1).metadata
     if "network" not in metadata:
         return None
-    return gflop(metadata["network"].strip('"'), int(metadata["side"]))
+    names, sides = (json.loads(metadata[key]) for key in ("network", "side"))
+    if isinstance(names, str):  # of one network, not of several that answer together
+        names, sides = [names], [sides]
+    return sum(gflop(name, side) for name, side in zip(names, sides, strict=True))
 
 
 def _memory(name: str) -> float:

@@ -6,6 +6,7 @@ test is named at the end of the run; with AGEVEIL_NOTHING_LEFT_OUT=1 it makes th
 
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 from typing import NamedTuple
@@ -68,6 +69,18 @@ def run(capfd, monkeypatch):
         with pytest.raises(SystemExit) as end:
             main()
         return Ended(end.value.code, *capfd.readouterr())
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def process():
+    """Run a command line in a process of its own; options as for `subprocess.run`."""
+
+    def call(*words, **options):
+        options = {"capture_output": True, "text": True, "timeout": 120} | options
+        done = subprocess.run([sys.executable, "-m", "ageveil", *map(str, words)], check=False, **options)
+        return Ended(done.returncode, done.stdout, done.stderr)
 
     return call
 

@@ -33,12 +33,6 @@ HIDE = ["--approach", "mask"]
 MASK = [*HIDE, "--model", "dlib-age"]
 
 
-def process(*words, **options):
-    """Run a command line in a process of its own."""
-    options = {"capture_output": True, "text": True, "timeout": 120} | options
-    return subprocess.run([sys.executable, "-m", "ageveil", *map(str, words)], check=False, **options)
-
-
 def check_one_line(ended, code, *says):
     """Nothing but one line on standard error."""
     assert (ended.code, ended.out) == (code, ""), ended
@@ -416,13 +410,13 @@ def test_text_of_every_verb(run, astronaut, tmp_path):
     assert run("models").code == 0
 
 
-def test_text_needs_no_utf8(astronaut):
+def test_text_needs_no_utf8(process, astronaut):
     for encoding in ("ascii", "cp1252"):
         done = process(
             "estimate", astronaut, *MASK, env={**os.environ, "PYTHONIOENCODING": encoding}, text=False
         )
-        assert (done.returncode, done.stderr) == (0, b"")
-        assert b"60+" in done.stdout
+        assert (done.code, done.err) == (0, b"")
+        assert b"60+" in done.out
 
 
 @pytest.mark.parametrize(
@@ -726,7 +720,7 @@ def test_a_region_that_one_picture_lacks_names_that_picture(run, astronaut, tmp_
 
 
 @pytest.mark.parametrize("verb", ["anonymize", "evaluate"])
-def test_ctrl_c_ends_in_one_line_and_leaves_whole_files(astronaut, tmp_path, verb):
+def test_ctrl_c_ends_in_one_line_and_leaves_whole_files(process, astronaut, tmp_path, verb):
     photos = [tmp_path / f"30_0_0_{number}.jpg" for number in range(1000)]
     photos[0].write_bytes(astronaut.read_bytes())
     for photo in photos[1:]:
@@ -773,7 +767,7 @@ def test_ctrl_c_ends_in_one_line_and_leaves_whole_files(astronaut, tmp_path, ver
         # Each of them, the last one too, can be undone.
         name = max(pictures, key=lambda name: (out / name).stat().st_mtime)
         words = ["decrypt", out / name, "--key-file", tmp_path / "key.json", "--out", tmp_path / "bare.png"]
-        assert process(*words).returncode == 0
+        assert process(*words).code == 0
         assert (read_image(tmp_path / "bare.png") == read_image(astronaut)).all()
 
 
@@ -798,21 +792,21 @@ def test_an_error_while_results_are_made_ends_the_work(tmp_path):
 
 
 @pytest.mark.parametrize("words", [["boards", "--json"], ["boards", "mpa"], ["models"], ["--help"]])
-def test_a_reader_that_leaves_is_no_error_to_talk_about(words):
+def test_a_reader_that_leaves_is_no_error_to_talk_about(process, words):
     read, write = os.pipe()
     os.close(read)
     done = process(*words, capture_output=False, stdout=write, stderr=subprocess.PIPE)
     os.close(write)
-    assert (done.returncode, done.stderr) == (1, "")
+    assert (done.code, done.err) == (1, "")
 
 
 @pytest.mark.parametrize("words", [["boards", "--json"], ["models"]])
-def test_output_that_finds_no_room_is_told(words):
+def test_output_that_finds_no_room_is_told(process, words):
     if not Path("/dev/full").exists():
         pytest.skip("left out: /dev/full, a device that is always full")
     with open("/dev/full", "w") as full:
         done = process(*words, capture_output=False, stdout=full, stderr=subprocess.PIPE)
-    assert (done.returncode, done.stderr) == (
+    assert (done.code, done.err) == (
         9,
         "ageveil: cannot write the output: No space left on device\n",
     )

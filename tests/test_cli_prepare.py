@@ -6,11 +6,11 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import numpy as np
 import pytest
 
-from ageveil.cli import main
 from ageveil.image import read_image, write_image
 from ageveil.training.preparation import load_prepared
 
@@ -25,19 +25,12 @@ def table(tmp_path_factory, astronaut):
 
 
 @pytest.fixture
-def run(capfd, monkeypatch):
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["ageveil", "prepare", *map(str, words)])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as end:
-            main()
-        return end.value.code, *capfd.readouterr()
-
-    return call
+def prepare(run):
+    return partial(run, "prepare")
 
 
-def test_faces_are_prepared_and_counted(run, table, tmp_path):
-    code, out, err = run(f"csv:{table}", "--out", tmp_path / "faces", "--workers", 1)
+def test_faces_are_prepared_and_counted(prepare, table, tmp_path):
+    code, out, err = prepare(f"csv:{table}", "--out", tmp_path / "faces", "--workers", 1)
     assert (code, err) == (0, "")
     assert out == (
         f"1 faces in {tmp_path / 'faces'}; left out: 1 no face found, 1 unreadable picture\n"
@@ -46,8 +39,8 @@ def test_faces_are_prepared_and_counted(run, table, tmp_path):
     assert [image.age for image in load_prepared(tmp_path / "faces").images] == [29]
 
 
-def test_json_counts_alike(run, table, tmp_path):
-    code, out, err = run(f"csv:{table}", "--out", tmp_path / "faces", "--json")
+def test_json_counts_alike(prepare, table, tmp_path):
+    code, out, err = prepare(f"csv:{table}", "--out", tmp_path / "faces", "--json")
     assert (code, err) == (0, "")
     assert json.loads(out) == {
         "data": f"csv:{table}",
@@ -59,8 +52,8 @@ def test_json_counts_alike(run, table, tmp_path):
     }
 
 
-def test_quiet_prints_nothing(run, table, tmp_path):
-    assert run(f"csv:{table}", "--out", tmp_path / "faces", "--quiet") == (0, "", "")
+def test_quiet_prints_nothing(prepare, table, tmp_path):
+    assert prepare(f"csv:{table}", "--out", tmp_path / "faces", "--quiet") == (0, "", "")
 
 
 @pytest.mark.parametrize(
@@ -77,9 +70,9 @@ def test_quiet_prints_nothing(run, table, tmp_path):
         (["csv:{table}"], 2, "--out"),
     ],
 )
-def test_errors_are_one_line_with_their_code(run, table, tmp_path, words, code, says):
+def test_errors_are_one_line_with_their_code(prepare, table, tmp_path, words, code, says):
     (tmp_path / "notes.txt").touch()
-    ended, out, err = run(
+    ended, out, err = prepare(
         *(word.replace("{table}", str(table)).replace("{}", str(tmp_path)) for word in words)
     )
     assert (ended, out) == (code, "")
@@ -87,11 +80,11 @@ def test_errors_are_one_line_with_their_code(run, table, tmp_path, words, code, 
     assert says in err
 
 
-def test_another_data_set_in_the_same_folder_is_refused(run, table, tmp_path):
-    run(f"csv:{table}", "--out", tmp_path / "faces")
+def test_another_data_set_in_the_same_folder_is_refused(prepare, table, tmp_path):
+    prepare(f"csv:{table}", "--out", tmp_path / "faces")
     (tmp_path / "data").mkdir()
     write_image(tmp_path / "data" / "29_0_0_1.png", read_image(table.parent / "a.png"))
-    code, out, err = run(f"utkface:{tmp_path / 'data'}", "--out", tmp_path / "faces")
+    code, out, err = prepare(f"utkface:{tmp_path / 'data'}", "--out", tmp_path / "faces")
     assert (code, out) == (13, "")
     assert "was made for another data set; choose another folder" in err
 
@@ -119,8 +112,8 @@ def test_ctrl_c_ends_in_one_line_and_leaves_no_half_file(table, tmp_path):
     assert not [name for name in names if name.endswith(".part")]
 
 
-def test_the_help_says_that_the_folder_holds_bare_faces(run):
-    code, out, _ = run("--help")
+def test_the_help_says_that_the_folder_holds_bare_faces(prepare):
+    code, out, _ = prepare("--help")
     text = " ".join(re.sub(r"[│╭╰╮╯─]", " ", out).split())
     assert code == 0
     assert "holds bare faces: only its owner can read it" in text

@@ -13,7 +13,6 @@ import subprocess
 import sys
 import tempfile
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -21,7 +20,6 @@ import numpy as np
 import pytest
 from PIL import Image as PillowImage
 
-from ageveil.cli import main
 from ageveil.image import read_image, write_image
 from ageveil.pipeline import Pipeline
 
@@ -31,29 +29,6 @@ USAGE, IMAGE, NO_FACE, SEVERAL, UNUSABLE, LEAK, CIPHER, OUTPUT, DATA = 2, 3, 4, 
 IRISES = {"astronaut": ((203, 101), (246, 103)), "grace_hopper": ((221, 190), (304, 187))}
 PROTECTIVE = ["mosaic", "mask", "blur", "permutation", "des-ecb", "des-cbc", "des-ctr"]
 VERBS = ["rate", "estimate", "anonymize"]
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def run(capfd, monkeypatch):
-    """Run a command line in this process."""
-
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["ageveil", *map(str, words)])
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as end:
-            main()
-        return Ended(end.value.code, *capfd.readouterr())
-
-    return call
 
 
 @pytest.fixture
@@ -668,14 +643,12 @@ def test_with_json_an_error_is_told_on_both_streams(run, room, broken, verb, nam
     ("verb", "name", "code"),
     [("rate", "truncated", IMAGE), ("estimate", "bomb", IMAGE), ("anonymize", "text", IMAGE)],
 )
-def test_a_real_process_ends_alike(room, broken, verb, name, code):
+def test_a_real_process_ends_alike(process, room, broken, verb, name, code):
     before = listing(room)
-    words = [sys.executable, "-m", "ageveil", *map(str, command(verb, broken[name], room))]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
-    check_error(Ended(done.returncode, done.stdout, done.stderr), {code}, before, room)
+    check_error(process(*command(verb, broken[name], room)), {code}, before, room)
 
 
-def test_a_real_process_leaves_nothing_anywhere(room, astronaut):
+def test_a_real_process_leaves_nothing_anywhere(process, room, astronaut):
     # Neither a library's telemetry nor a cache: temporary and home folders stay as they are. What silences
     # ONNX Runtime's telemetry from outside is taken away.
     (room / "home").mkdir()
@@ -685,10 +658,6 @@ def test_a_real_process_leaves_nothing_anywhere(room, astronaut):
     for name in ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"):
         environment[name] = str(room / "home")
     for verb in ("estimate", "rate"):
-        words = [sys.executable, "-m", "ageveil", *map(str, command(verb, astronaut, room)[:6]), "--quiet"]
-        done = subprocess.run(
-            words, capture_output=True, text=True, timeout=120, check=False, stdin=subprocess.DEVNULL,
-            cwd=Path("/"), env=environment,
-        )  # fmt: skip
-        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+        words = [*command(verb, astronaut, room)[:6], "--quiet"]
+        assert process(*words, stdin=subprocess.DEVNULL, cwd=Path("/"), env=environment) == (0, "", "")
         assert listing(room) == before

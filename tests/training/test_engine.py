@@ -1,11 +1,11 @@
 """Training end to end on prepared faces: it resumes to the same weights, and refuses what does not fit."""
 
+import json
 import re
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,12 +14,14 @@ import pytest
 import safetensors.torch
 import torch
 
+from ageveil.anonymization import APPROACHES
 from ageveil.errors import DataError, ModelError, OutputError
+from ageveil.runtime import Session
 from ageveil.training import engine, losses
 from ageveil.training.engine import Hardware, load_run, train
-from ageveil.training.export import export_run
+from ageveil.training.export import export_runs
 from ageveil.training.faces import FacePool
-from ageveil.training.recipes import load_recipe
+from ageveil.training.recipes import Validation, load_recipe
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:lightning", "ignore::DeprecationWarning")
 
@@ -85,8 +87,8 @@ def test_equal_seeds_make_equal_weights(run, smoke, prepared, tmp_path):
         assert torch.equal(weights_of(again.folder)[name], tensor), name
 
 
-# A slow run in a process of its own, so that it can be stopped between its two epochs.
-SLOW_RUN = """
+# A run in a process of its own, which says when it has begun its second epoch, and waits there to be stopped.
+STOPPED_RUN = """
 import signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job starts deaf to it
 from pathlib import Path
@@ -94,12 +96,14 @@ import ageveil.training.engine as engine
 from ageveil.training.faces import TrainingFaces
 from ageveil.training.recipes import load_recipe
 
-class Slow(TrainingFaces):
+class Waiting(TrainingFaces):
     def __getitem__(self, key):
-        time.sleep(0.1)
+        if key[0] == 1:
+            print("second epoch", flush=True)
+            time.sleep(600)
         return super().__getitem__(key)
 
-engine.TrainingFaces = Slow
+engine.TrainingFaces = Waiting
 recipe, prepared, runs = map(Path, sys.argv[1:])
 engine.train(load_recipe(recipe), prepared=prepared, runs=runs, hardware=engine.Hardware("cpu", workers=0),
              progress=False)
@@ -108,16 +112,15 @@ engine.train(load_recipe(recipe), prepared=prepared, runs=runs, hardware=engine.
 
 @pytest.mark.parametrize(("how", "workers"), [(signal.SIGKILL, 0), (signal.SIGINT, 1)])
 def test_a_run_stopped_after_an_epoch_goes_on_to_the_same_weights(run, prepared, tmp_path, how, workers):
-    command = [sys.executable, "-c", SLOW_RUN, SMOKE, prepared, tmp_path]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
-        last = tmp_path / "smoke" / engine.LAST_FILE
-        deadline = time.monotonic() + 300
-        while not last.exists() and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.02)
+    command = [sys.executable, "-c", STOPPED_RUN, SMOKE, prepared, tmp_path]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        for line in process.stdout:
+            if line == "second epoch\n":
+                break
         process.send_signal(how)
         said = process.communicate()[1]
+    last = tmp_path / "smoke" / engine.LAST_FILE
     assert last.exists(), said
-    assert not (tmp_path / "smoke" / engine.WEIGHTS_FILE).exists(), "it ended before it was stopped"
     if how == signal.SIGINT:
         assert said.rstrip().endswith("KeyboardInterrupt")
     with pytest.raises(DataError, match="not finished"):
@@ -129,11 +132,8 @@ def test_a_run_stopped_after_an_epoch_goes_on_to_the_same_weights(run, prepared,
 
 
 def test_a_full_disk_is_an_output_error_and_the_run_goes_on_later(prepared, tmp_path):
-    # Files may not grow over a megabyte: a checkpoint does.
-    limited = (
-        "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))\n"
-        + SLOW_RUN.replace("0.1", "0")
-    )
+    # Files may not grow over a megabyte: a checkpoint does, after the first epoch.
+    limited = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))\n" + STOPPED_RUN
     command = [sys.executable, "-c", limited, SMOKE, prepared, tmp_path]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert "OutputError: the run cannot be written" in ended.stderr
@@ -274,10 +274,7 @@ def test_a_place_that_cannot_be_written_is_an_output_error(smoke, prepared):
 
 
 def test_a_run_is_exported_with_all_that_is_needed(run, prepared, faces, tmp_path):
-    from ageveil.anonymization import APPROACHES
-    from ageveil.runtime import Session
-
-    made = export_run(run.folder, prepared, tmp_path / "smoke.onnx", precision="float32", version="3")
+    made = export_runs([run.folder], prepared, tmp_path / "smoke.onnx", precision="float32", version="3")
     assert made.difference <= 1e-3
     assert set(made.temperatures) == set(APPROACHES)
     session = Session(made.path)
@@ -294,4 +291,59 @@ def test_a_run_is_exported_with_all_that_is_needed(run, prepared, faces, tmp_pat
         expected = torch.softmax(network(torch.from_numpy(crops), torch.from_numpy(masks)), 1)
     np.testing.assert_allclose(session.run(crops=crops, eye_mask=masks)[0], expected, atol=1e-3)
     with pytest.raises(ValueError, match="a precision is"):
-        export_run(run.folder, prepared, tmp_path / "other.onnx", precision="int4")
+        export_runs([run.folder], prepared, tmp_path / "other.onnx", precision="int4")
+
+
+@pytest.fixture
+def another(run, tmp_path):
+    """A copy of the run with other weights, and what changes its recipe."""
+    folder = tmp_path / "another"
+    shutil.copytree(run.folder, folder)
+    weights = {name: 2 * tensor for name, tensor in weights_of(folder).items()}
+    safetensors.torch.save_file(weights, folder / engine.WEIGHTS_FILE)
+
+    def change(**changes):
+        recipe = load_run(folder)[1].model_copy(update=changes)
+        (folder / engine.RECIPE_FILE).write_text(recipe.model_dump_json())
+        return folder
+
+    return change
+
+
+def test_two_runs_answer_together(run, another, prepared, faces, tmp_path):
+    folder = another(name="another", training_data=("more",))
+    made = export_runs([run.folder, folder], prepared, tmp_path / "both.onnx", precision="float32")
+    session = Session(made.path)
+    metadata = {key: json.loads(value) for key, value in session.metadata.items()}
+    networks, recipes = zip(*map(load_run, (run.folder, folder)), strict=True)
+    assert metadata["name"] == "smoke"
+    assert metadata["training_data"] == [*recipes[0].training_data, "more"]
+    assert metadata["network"] == [recipe.network for recipe in recipes]
+    assert metadata["side"] == [network.side for network in networks]
+    assert metadata["recipe"] == [recipe.digest() for recipe in recipes]
+    crops, masks = np.stack([faces.pixels(index) for index in range(3)]), np.zeros((3, 224, 224), bool)
+    inputs = torch.from_numpy(crops), torch.from_numpy(masks)
+    with torch.inference_mode():
+        each = [torch.softmax(network(*inputs), 1).numpy() for network in networks]
+    assert np.abs(each[0] - each[1]).max() > 0.01
+    answers = session.run(crops=crops, eye_mask=masks)[0]
+    np.testing.assert_allclose(answers, (each[0] + each[1]) / 2, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"licence": "MIT"}, "licence"),
+        ({"data": ("tiny", "more")}, "data"),
+        ({"validation": Validation(seed=3)}, r"section \[validation\]"),
+    ],
+)
+def test_runs_that_saw_other_faces_do_not_answer_together(run, another, prepared, tmp_path, changes, what):
+    with pytest.raises(DataError, match=f"cannot answer together: they differ in {what}"):
+        export_runs([run.folder, another(**changes)], prepared, tmp_path / "both.onnx")
+    assert not (tmp_path / "both.onnx").exists()
+
+
+def test_an_export_without_a_run(prepared, tmp_path):
+    with pytest.raises(ValueError, match="expected a run or several"):
+        export_runs([], prepared, tmp_path / "none.onnx")

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional
 
 from ageveil.training.efficientnet import SameConv2d
-from ageveil.training.networks import NETWORKS, Vgg16, get_network
+from ageveil.training.networks import NETWORKS, Ensemble, Vgg16, get_network
 
 YEARS, GROUPS = 101, 8
 
@@ -126,3 +126,22 @@ def test_a_new_mask_input_is_silent_at_first(name):
     with torch.inference_mode():
         torch.testing.assert_close(network(crops, mask), network(crops, ~mask), rtol=1e-4, atol=1e-5)
     assert network.state_dict()[first].shape[1] == 4
+
+
+def test_an_ensemble_answers_with_the_mean_probability():
+    torch.manual_seed(0)
+    networks = [
+        get_network(name).build(side).eval() for name, side in (("mobilenet", 48), ("efficientnet-lite0", 64))
+    ]
+    ensemble = Ensemble(networks)
+    inputs = crops_and_mask()
+    with torch.inference_mode():
+        expected = sum(torch.softmax(network(*inputs), 1) for network in networks) / 2
+        torch.testing.assert_close(torch.softmax(ensemble(*inputs), 1), expected)
+    assert (ensemble.resolution, ensemble.side) == ("year", [48, 64])
+
+
+@pytest.mark.parametrize("names", [["mobilenet"], ["mobilenet", "vgg16"], []])
+def test_an_ensemble_needs_two_networks_with_the_same_classes(names):
+    with pytest.raises(ValueError, match="two or more networks with one resolution"):
+        Ensemble([get_network(name).build(32) for name in names])

@@ -13,7 +13,13 @@ from ageveil.cli.train import Prepared
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="Folder of a finished run.", show_default=False)],
+    runs: Annotated[
+        list[Path],
+        typer.Argument(
+            help="Folder of a finished run; of several, whose networks then answer together.",
+            show_default=False,
+        ),
+    ],
     out: Annotated[Path, typer.Option(help="The ONNX file to write.", show_default=False)],
     prepared: Prepared = Path("prepared"),
     precision: Annotated[str, typer.Option(help="Of stored weights: float32, float16 or int8.")] = "float16",
@@ -27,10 +33,10 @@ def export(
     is written unless PyTorch and ONNX Runtime agree to 1e-3 on validation faces, before weights are rounded.
     """
     from ageveil.anonymization import APPROACHES
-    from ageveil.training.export import export_run
+    from ageveil.training.export import export_runs
 
     with progress("calibrating", len(APPROACHES), quiet=quiet or as_json) as bar:
-        made = export_run(run, prepared, out, precision=precision, version=version, advance=bar.advance)
+        made = export_runs(runs, prepared, out, precision=precision, version=version, advance=bar.advance)
     record = {
         "path": str(made.path),
         "bytes": made.size,

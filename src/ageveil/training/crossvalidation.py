@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ageveil.training.engine import WEIGHTS_FILE, Hardware, is_finished, train
-from ageveil.training.export import export_run
+from ageveil.training.export import export_runs
 from ageveil.training.recipes import Recipe
 
 MODEL_FILE = "model.onnx"
@@ -44,7 +44,7 @@ def train_models(
 
     Raises:
         DataError, ModelError, OutputError: As `ageveil.training.engine.train` and
-            `ageveil.training.export.export_run`; a DataError also where a folder holds a run of another
+            `ageveil.training.export.export_runs`; a DataError also where a folder holds a run of another
             recipe or of other faces, as after a dry run.
     """
     paths = []
@@ -56,6 +56,6 @@ def train_models(
         path = folder / MODEL_FILE
         if not path.exists() or path.stat().st_mtime_ns < (folder / WEIGHTS_FILE).stat().st_mtime_ns:
             announce(f"exporting {one.name}")
-            export_run(folder, prepared, path)
+            export_runs([folder], prepared, path)
         paths.append(path)
     return tuple(paths)

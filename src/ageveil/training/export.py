@@ -21,14 +21,14 @@ from torch import Tensor, nn
 
 from ageveil import anonymization
 from ageveil.calibration import fit_temperature
-from ageveil.errors import ModelError, OutputError
+from ageveil.errors import DataError, ModelError, OutputError
 from ageveil.files import write_bytes
 from ageveil.runtime import Session
 from ageveil.training.engine import load_run, split
 from ageveil.training.faces import FacePool, anonymize_repeatably
-from ageveil.training.networks import AgeNetwork, Vgg16
+from ageveil.training.networks import AgeNetwork, Ensemble, Vgg16, get_network
 from ageveil.training.preparation import load_prepared
-from ageveil.training.recipes import REPEATABLE
+from ageveil.training.recipes import REPEATABLE, Recipe
 from ageveil.types import AGE_GROUP_NAMES, MAX_AGE, AnonymizedFace, age_group
 
 TOLERANCE = 1e-3
@@ -77,7 +77,7 @@ class Exported:
 class _Served(nn.Module):
     """The network as it is served: probabilities instead of logits, and response maps where it has them."""
 
-    def __init__(self, network: AgeNetwork) -> None:
+    def __init__(self, network: AgeNetwork | Ensemble) -> None:
         super().__init__()
         self.network = network
 
@@ -89,7 +89,7 @@ class _Served(nn.Module):
 
 
 def export(
-    network: AgeNetwork,
+    network: AgeNetwork | Ensemble,
     path: Path,
     *,
     metadata: Mapping[str, Any],
@@ -146,8 +146,8 @@ def export(
     return Exported(path, len(data), digest, precision, difference, rounding, temperatures)
 
 
-def export_run(
-    run: Path,
+def export_runs(
+    runs: Sequence[Path],
     prepared: Path,
     out: Path,
     *,
@@ -161,37 +161,49 @@ def export_run(
     weights as they are stored.
 
     Args:
-        run: Folder of the run.
-        prepared: Folder that holds the prepared folders that its recipe names.
+        runs: Folder of the run; of several, whose networks then answer together as `Ensemble` does. The model
+            has the name of the first.
+        prepared: Folder that holds the prepared folders that the recipes name.
         out: The ONNX file to write.
         precision: Of the stored weights.
         version: Of the model, for its metadata.
         advance: Called after each approach.
 
     Raises:
-        ValueError: Another precision.
-        DataError: The run or a prepared folder is missing.
+        ValueError: Another precision, or no run.
+        DataError: A run or a prepared folder is missing, or the runs differ in data, licence, resolution or
+            in the faces that they kept out.
         ModelError: The weights are damaged, or PyTorch and ONNX Runtime differ by more than 1e-3.
         OutputError: The file cannot be written.
     """
     if precision not in PRECISIONS:
         raise ValueError(f"a precision is {', '.join(PRECISIONS)}, got {precision!r}")
+    if not runs:
+        raise ValueError("expected a run or several, got none")
     stored = cast(Precision, precision)
-    network, recipe = load_run(run)
-    pool = FacePool.of([load_prepared(prepared / name) for name in recipe.data])
-    _, validation = split(pool, recipe)
+    networks, recipes = zip(*(load_run(run) for run in runs), strict=True)
+    first = recipes[0]
+    for recipe in recipes[1:]:
+        _check_together(first, recipe)
+    pool = FacePool.of([load_prepared(prepared / name) for name in first.data])
+    _, validation = split(pool, first)
     sample = _stacked([_anonymized(pool, index, "mask") for index in validation[:_SAMPLE]])
+    # One network's facts stand as they are, several networks' as lists.
+    parts = {
+        "network": [recipe.network for recipe in recipes],
+        "initial": [recipe.initial for recipe in recipes],
+        "recipe": [recipe.digest() for recipe in recipes],
+    }
     metadata: dict[str, Any] = {
-        "name": recipe.name,
+        "name": first.name,
         "version": version,
-        "licence": recipe.licence,
-        "training_data": list(recipe.training_data),
-        "network": recipe.network,
-        "initial": recipe.initial,
-        "recipe": recipe.digest(),
-        "validation": recipe.validation.model_dump(),
+        "licence": first.licence,
+        "training_data": list(dict.fromkeys(entry for recipe in recipes for entry in recipe.training_data)),
+        **({key: facts[0] for key, facts in parts.items()} if len(runs) == 1 else parts),
+        "validation": first.validation.model_dump(),
         "inputs": "crops: RGB canonical crops, uint8; eye_mask: True inside the eye region",
     }
+    network = networks[0] if len(networks) == 1 else Ensemble(networks)
 
     def calibrate(session: Session) -> dict[str, float]:
         temperatures = {}
@@ -201,6 +213,23 @@ def export_run(
         return temperatures
 
     return export(network, out, metadata=metadata, precision=stored, sample=sample, calibrate=calibrate)
+
+
+def _check_together(first: Recipe, other: Recipe) -> None:
+    """Networks answer together only where what validates one was unseen by the others.
+
+    Raises:
+        DataError: They differ in data, licence, resolution or in the faces that they kept out.
+    """
+    kinds = [get_network(recipe.network).resolution for recipe in (first, other)]
+    for what, ours, theirs in (
+        ("data", sorted(first.data), sorted(other.data)),
+        ("section [validation]", first.validation, other.validation),
+        ("licence", first.licence, other.licence),
+        ("resolution", *kinds),
+    ):
+        if ours != theirs:
+            raise DataError(f"{first.name} and {other.name} cannot answer together: they differ in {what}")
 
 
 def _temperature(session: Session, pool: FacePool, validation: NDArray[np.int64], approach: str) -> float:
@@ -281,7 +310,7 @@ def _graph(served: _Served, example: tuple[Tensor, Tensor]) -> onnx.ModelProto:
     return model
 
 
-def _describe(model: onnx.ModelProto, network: AgeNetwork, metadata: Mapping[str, Any]) -> None:
+def _describe(model: onnx.ModelProto, network: AgeNetwork | Ensemble, metadata: Mapping[str, Any]) -> None:
     years = [str(year) for year in range(MAX_AGE)] + [f"{MAX_AGE}+"]
     described = {
         **metadata,

@@ -6,9 +6,11 @@ serving and the browser share one preprocessing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -219,6 +221,40 @@ class Vgg16(AgeNetwork):
         maps = self.maps(crops, eye_mask)
         response = functional.conv2d(maps, self.groups.weight[:, :, None, None])
         return self.groups(maps.mean((2, 3))), response
+
+
+class Ensemble(nn.Module):
+    """Several trained networks that answer with the mean of their probabilities.
+
+    Networks with another architecture or another past err elsewhere, so their mean errs less.
+
+    Args:
+        networks: Two or more with one resolution, in the order in which they are named.
+
+    Raises:
+        ValueError: There are fewer, or they answer over different classes.
+
+    Source:
+        Hansen and Salamon 1990, "Neural network ensembles".
+    """
+
+    def __init__(self, networks: Sequence[AgeNetwork]) -> None:
+        super().__init__()
+        resolutions = {network.resolution for network in networks}
+        if len(networks) < 2 or len(resolutions) > 1:
+            raise ValueError(f"expected two or more networks with one resolution, got {len(networks)}")
+        self.resolution = networks[0].resolution
+        self.networks = nn.ModuleList(networks)
+
+    @property
+    def side(self) -> list[int]:
+        """Sides in pixels at which the networks look at a crop."""
+        return [cast(AgeNetwork, network).side for network in self.networks]
+
+    def forward(self, crops: Tensor, eye_mask: Tensor) -> Tensor:
+        """Logarithms of the mean probabilities; arguments as `AgeNetwork.resized`."""
+        each = torch.stack([functional.log_softmax(network(crops, eye_mask), 1) for network in self.networks])
+        return each.logsumexp(0) - math.log(len(self.networks))
 
 
 @dataclass(frozen=True, slots=True)
