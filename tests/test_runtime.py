@@ -129,6 +129,10 @@ def inputs(rows, seed=0):
     return {name: rng.standard_normal((rows, 3)).astype(np.float32) for name in ("a", "b")}
 
 
+def test_inputs_are_told_with_their_shapes(tmp_path):
+    assert dict(Session(graph(tmp_path / "g.onnx")).inputs) == {"a": (None, 3), "b": (None, 3)}
+
+
 @pytest.mark.parametrize("threads", [0, 1, 2])
 @pytest.mark.parametrize("rows", [0, 1, 2, 33])
 def test_outputs_come_in_the_order_of_the_graph(tmp_path, rows, threads):

@@ -54,3 +54,21 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
         OutputError: As `write_bytes`.
     """
     write_bytes(path, [text.encode()])
+
+
+def make_directory(path: Path, *, private: bool = False) -> None:
+    """Make a directory, and those above it, where it is missing.
+
+    Args:
+        path: The directory.
+        private: Only its owner may look into it; one that is there already is closed to the others.
+
+    Raises:
+        OutputError: It cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        if private:
+            path.chmod(0o700)
+    except OSError as error:
+        raise OutputError(f"cannot write to {str(path)!r}: {error.strerror}") from error

@@ -134,6 +134,14 @@ class Session:
         return metadata
 
     @property
+    def inputs(self) -> Mapping[str, tuple[int | None, ...]]:
+        """Shapes of the graph's inputs by name, in order; None where a length is free."""
+        return {
+            entry.name: tuple(length if isinstance(length, int) else None for length in entry.shape)
+            for entry in self._session.get_inputs()
+        }
+
+    @property
     def outputs(self) -> tuple[str, ...]:
         """Names of the graph's outputs, in order."""
         return tuple(output.name for output in self._session.get_outputs())

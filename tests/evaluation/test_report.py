@@ -10,6 +10,7 @@ import pytest
 
 from ageveil import estimation
 from ageveil.evaluation import accuracy, figures, page, plots, report
+from ageveil.evaluation.html import Picture
 from ageveil.training.labels import LabelledImage
 from ageveil.types import AgeDistribution
 
@@ -105,7 +106,7 @@ def test_the_page_fetches_nothing_and_shows_no_photograph_unasked(built):
     assert not re.search(r"https?:|//[a-z]|<script|<link|@import|<img|url\((?!#)", html)
     assert "Not comparable" in html
     assert "reproduce &lt;&amp;&gt;" in html
-    picture = page.Picture(np.zeros((8, 8, 3), np.uint8), 'a "face"', ("x",))
+    picture = Picture(np.zeros((8, 8, 3), np.uint8), 'a "face"', ("x",))
     shown = page.render(built, page.Pictures(qualitative=(picture,)))
     assert re.findall(r'<img src="(data:image/jpeg;base64,)[^"]*"', shown) == ["data:image/jpeg;base64,"]
     assert 'alt="a &quot;face&quot;"' in shown

@@ -16,6 +16,7 @@ from ageveil.training.datasets import (
     LabelledImage,
     read_dataset,
     read_folder,
+    read_lfw,
     read_utkface,
 )
 from ageveil.types import AGE_GROUPS
@@ -101,7 +102,7 @@ def test_a_spec_without_a_folder_is_refused(spec):
         read_dataset(spec)
 
 
-@pytest.mark.parametrize("name", ["", "UTKFace", "utkface ", "lfw"])
+@pytest.mark.parametrize("name", ["", "UTKFace", "utkface ", "imdb"])
 def test_an_unknown_data_set_lists_the_choices(tmp_path, name):
     with pytest.raises(ValueError, match=f"unknown data set {name!r}.*utkface"):
         read_dataset(f"{name}:{tmp_path}")
@@ -109,7 +110,7 @@ def test_an_unknown_data_set_lists_the_choices(tmp_path, name):
 
 def test_every_data_set_is_reached_by_its_name(tmp_path):
     folder_of(tmp_path, f"7_0_0_{TIME}.jpg")
-    assert set(DATASETS) == {"adience", "csv", "fairface", "folder", "utkface"}
+    assert set(DATASETS) == {"adience", "csv", "fairface", "folder", "lfw", "utkface"}
     dataset = read_dataset(f"utkface:{tmp_path}")
     assert dataset == read_utkface(tmp_path)
     assert (dataset.name, len(dataset.images), dataset.left_out) == ("utkface", 1, {})
@@ -302,6 +303,41 @@ def test_a_picture_beside_the_folders_is_an_error(tmp_path):
 def test_folders_without_a_picture_are_an_error(tmp_path, names):
     with pytest.raises(DataError, match=r"named by age.*found none"):
         read_folder(ages_of(tmp_path, *names))
+
+
+# People
+
+
+def test_folders_named_by_person_are_read_in_order(tmp_path):
+    names = [
+        "Bo/b.jpg",
+        "Bo/a.PNG",
+        "Al Li/a.jpg",
+        "Bo/.c.jpg",
+        "Bo/d.txt",
+        ".cache/a.jpg",
+        "Cy/notes.txt",
+        "x.txt",
+    ]
+    dataset = read_dataset(f"lfw:{ages_of(tmp_path, *names)}")
+    assert dataset.name == "lfw"
+    assert [(image.identity, image.path.name) for image in dataset.images] == [
+        ("Al Li", "a.jpg"), ("Bo", "a.PNG"), ("Bo", "b.jpg")
+    ]  # fmt: skip
+    assert {(image.age_low, image.age_high, image.age_group) for image in dataset.images} == {
+        (0, OLDEST, None)
+    }
+
+
+def test_a_picture_beside_the_people_is_an_error(tmp_path):
+    with pytest.raises(DataError, match=r"in the folder of its person.*'.*b\.jpg'"):
+        read_lfw(ages_of(tmp_path, "Bo/a.jpg", "b.jpg"))
+
+
+@pytest.mark.parametrize("names", [[], ["Bo/notes.txt"]])
+def test_people_without_a_picture_are_an_error(tmp_path, names):
+    with pytest.raises(DataError, match=r"for each person.*found none"):
+        read_lfw(ages_of(tmp_path, *names))
 
 
 # The real names

@@ -24,6 +24,7 @@ from ageveil.training import initial
 from ageveil.training.caffemodel import read_caffemodel
 from ageveil.training.efficientnet import EfficientNetLite0
 from ageveil.training.networks import get_network
+from ageveil.training.resnet import DlibResNet
 
 # Torchvision's places and widths, typed in again: "cfgs['D']" with a ReLU after each convolution.
 PLACES = (0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28)
@@ -765,6 +766,74 @@ def test_faceres_gives_what_its_own_graph_gives(weights):
     assert torch.equal(logits[:, 0], logits[:, 1])
 
 
+# --- dlib's recogniser --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def face_api():
+    """Random weights in the layout of face-api's recogniser, in 8 bits: name -> (bytes, scale, least)."""
+    random = np.random.default_rng(6)
+    with torch.device("meta"):
+        own = {name: tuple(tensor.shape) for name, tensor in DlibResNet().state_dict().items()}
+    shapes = {"fc": (256, 128)}
+    for name, shape in own.items():
+        if len(shape) == 4:
+            theirs = name.removesuffix(".weight").removeprefix("blocks.").replace(".", "/")
+            theirs = "conv32_down" if theirs == "stem" else theirs
+            shapes[f"{theirs}/conv/filters"] = (shape[2], shape[3], shape[1], shape[0])
+            shapes |= {
+                f"{theirs}/{part}": shape[:1] for part in ("conv/bias", "scale/weights", "scale/biases")
+            }
+    return {
+        name: (random.integers(0, 256, shape, np.uint8), 0.01 * (1 + index), -0.5)
+        for index, (name, shape) in enumerate(shapes.items())
+    }
+
+
+def write_face_api(folder, arrays):
+    weights = [
+        {
+            "name": name, "shape": list(stored.shape), "dtype": "float32",
+            "quantization": {"dtype": "uint8", "scale": scale, "min": least},
+        }
+        for name, (stored, scale, least) in arrays.items()
+    ]  # fmt: skip
+    manifest = [{"weights": weights, "paths": ["face_recognition_model.bin"]}]
+    (folder / "face_recognition_model-weights_manifest.json").write_text(json.dumps(manifest))
+    path = folder / "face_recognition_model.bin"
+    path.write_bytes(b"".join(stored.tobytes() for stored, _, _ in arrays.values()))
+    return path
+
+
+def test_dlibs_recogniser_is_widened_and_its_scales_are_folded(tmp_path, face_api):
+    state = initial.read_dlib_resnet(write_face_api(tmp_path, face_api))
+    network = DlibResNet()
+    assert initial.fit(network, state) == ()
+    wide = {
+        name: stored * np.float32(scale) + np.float32(least)
+        for name, (stored, scale, least) in face_api.items()
+    }
+    np.testing.assert_allclose(state["embedding.weight"], wide["fc"].T, rtol=1e-6)
+    rng = np.random.default_rng(0)
+    for own, theirs in (("stem", "conv32_down"), ("blocks.conv128_down.conv2", "conv128_down/conv2")):
+        kernel, bias = (wide[f"{theirs}/conv/{part}"] for part in ("filters", "bias"))
+        scale, shift = (wide[f"{theirs}/scale/{part}"] for part in ("weights", "biases"))
+        patch = rng.standard_normal(kernel.shape[:3])
+        # One place of the convolution, then the scale, written out.
+        expected = [
+            (patch * kernel[..., k]).sum() * scale[k] + bias[k] * scale[k] + shift[k]
+            for k in range(len(bias))
+        ]
+        found = np.einsum("ohwi,hwi->o", state[f"{own}.weight"].permute(0, 2, 3, 1).numpy(), patch)
+        np.testing.assert_allclose(found + state[f"{own}.bias"].numpy(), expected, rtol=1e-3, atol=1e-3)
+
+
+def test_another_recogniser_is_an_error(tmp_path, face_api):
+    fewer = {name: stored for name, stored in face_api.items() if name != "conv64_2/conv1/conv/bias"}
+    with pytest.raises(ModelError, match="conv64_2/conv1/conv/bias is missing"):
+        initial.read_dlib_resnet(write_face_api(tmp_path, fewer))
+
+
 # --- by name ------------------------------------------------------------------------------------------------
 
 
@@ -794,7 +863,8 @@ def test_package_files_name_the_command_and_pin_all_of_the_digest():
 def test_every_networks_initial_weights_are_known():
     from ageveil.training.networks import NETWORKS
 
-    assert {name for network in NETWORKS.values() for name in network.initial} == set(initial.INITIAL)
+    used = {name for network in NETWORKS.values() for name in network.initial}
+    assert used == set(initial.INITIAL) - {"dlib-resnet"}  # with which the audit attacks
 
 
 def test_an_unknown_name_lists_the_choices():

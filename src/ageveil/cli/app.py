@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from ageveil.cli.anonymize import anonymize
+from ageveil.cli.audit import audit
 from ageveil.cli.boards import boards
 from ageveil.cli.calibrate import calibrate
 from ageveil.cli.decrypt import decrypt
@@ -44,6 +45,7 @@ for _verb in (
     train,
     export,
     reproduce,
+    audit,
 ):
     app.command()(_verb)
 

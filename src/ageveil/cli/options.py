@@ -94,3 +94,18 @@ def approaches(text: str) -> list[str]:
 
     names = list(anonymization.APPROACHES) if text == "all" else text.split(",")
     return list(dict.fromkeys(anonymization.get_approach(name.strip()).name for name in names))
+
+
+def numbers(text: str) -> tuple[int, ...]:
+    """Whole numbers from a text such as "1,5,30".
+
+    >>> numbers("1, 5")
+    (1, 5)
+
+    Raises:
+        ValueError: A part is no whole number.
+    """
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise ValueError(f"expected whole numbers with commas between, got {text!r}") from error

@@ -16,8 +16,8 @@ def prepare(
     data: Annotated[
         str,
         typer.Argument(
-            help="Data set and where it lies: adience:DIR, fairface:DIR/train, utkface:DIR, folder:DIR or "
-            "csv:FILE.",
+            help="Data set and where it lies: adience:DIR, fairface:DIR/train, utkface:DIR, lfw:DIR, "
+            "folder:DIR or csv:FILE.",
             show_default=False,
         ),
     ],

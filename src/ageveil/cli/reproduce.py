@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import platform
-import shlex
-import subprocess
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from ageveil.cli import options
+from ageveil.cli.circumstances import circumstances, commit, without_folder
 from ageveil.cli.output import console, print_json, progress, shown
 from ageveil.cli.train import Prepared, Runs
 
@@ -95,14 +89,14 @@ def reproduce(
     Adience, it is trained once for each fold, and each face is judged by the model that has not seen its
     fold. A model's path may have {fold} in it for the same.
     """
-    start, commit = time.monotonic(), _commit()
+    start, began_at = time.monotonic(), commit()
     from ageveil import pipeline
     from ageveil.evaluation import accuracy, page, plots, report
-    from ageveil.files import write_text
+    from ageveil.files import make_directory, write_text
     from ageveil.image import read_image
 
     plots.check_installed()
-    _make_directory(out)
+    make_directory(out)
     asked = [name.strip() for name in (models or "").split(",") if name.strip() not in {"", _NONE}]
     wanted = [name for name in (baseline, attention, *asked) if name not in {None, _NONE}]
     _check_models(wanted, licence)
@@ -141,7 +135,7 @@ def reproduce(
     record = report.build(
         found, line_up, validation=answer(fixing, "validation") if fixing else None, seed=seed
     )
-    record["run"] = _run(data, validation, limit, faces.labels_left_out, commit, time.monotonic() - start)
+    record["run"] = _run(data, validation, limit, faces.labels_left_out, began_at, time.monotonic() - start)
     shown_faces = () if no_faces else _qualitative(record["qualitative"], found["mask", names[0]], faces)
     pictures = page.Pictures(sheets, responses, shown_faces)
     # A record of names alone: where photographs are left out, so is which they were.
@@ -255,15 +249,6 @@ def _line_up(
     )
 
 
-def _make_directory(out: Path) -> None:
-    from ageveil.errors import OutputError
-
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"cannot write to {str(out)!r}: {error.strerror}") from error
-
-
 # Pictures ---------------------------------------------------------------------------------------------------
 
 
@@ -276,7 +261,7 @@ def _portraits(
     """
     from ageveil.draws import ChaChaDraws
     from ageveil.evaluation import figures
-    from ageveil.evaluation.page import Picture
+    from ageveil.evaluation.html import Picture
 
     sheets, rows = [], []
     for photo, crop in crops:
@@ -294,7 +279,7 @@ def _portraits(
 def _responses(crop: CanonicalCrop, model: str, member: str, name: str) -> list[Any]:
     from ageveil import anonymization, estimation
     from ageveil.evaluation import figures
-    from ageveil.evaluation.page import Picture
+    from ageveil.evaluation.html import Picture
     from ageveil.types import AGE_GROUP_NAMES
 
     pictures = []
@@ -316,7 +301,7 @@ def _responses(crop: CanonicalCrop, model: str, member: str, name: str) -> list[
 def _qualitative(rows: Sequence[Mapping[str, Any]], judged: Any, faces: Faces) -> tuple[Any, ...]:
     """The drawn faces behind the mask, with what was said of them."""
     from ageveil import anonymization
-    from ageveil.evaluation.page import Picture
+    from ageveil.evaluation.html import Picture
 
     pictures = []
     for row in rows:
@@ -341,59 +326,12 @@ def _run(
     seconds: float,
 ) -> dict[str, Any]:
     """How the figures came about."""
-    packages = ("numpy", "onnxruntime", "opencv-python-headless")
-    return {
-        "command": _without_folder(shlex.join(["ageveil", *sys.argv[1:]])),
-        "commit": commit,
-        "version": version("ageveil"),
-        "date": datetime.now(UTC).date().isoformat(),
-        "data": _without_folder(data),
-        "validation": None if validation is None else _without_folder(validation),
+    return circumstances(commit, seconds) | {
+        "data": without_folder(data),
+        "validation": None if validation is None else without_folder(validation),
         "limit": limit,
         "labels_left_out": dict(labels_left_out),
-        "hardware": f"{_processor()}, {os.cpu_count()} cores, {platform.machine()}",
-        "software": ", ".join(
-            [
-                f"Python {platform.python_version()}",
-                *(f"{package} {version(package)}" for package in packages),
-            ]
-        ),
-        "seconds": round(seconds),
     }
-
-
-def _without_folder(text: str) -> str:
-    """Name the folder of real faces as a reader can: by its variable."""
-    folder = os.environ.get("AGEVEIL_DATA")
-    return text.replace(folder.rstrip("/"), "$AGEVEIL_DATA") if folder else text
-
-
-def _commit() -> str:
-    """The commit of the checkout that runs, marked where files differ from it; else the version."""
-    here = Path(__file__).parent
-    commands = (
-        # Tracked here? A package that is merely installed below somebody's repository is not of its commit.
-        ["git", "ls-files", "--error-unmatch", "app.py"],
-        ["git", "describe", "--always", "--dirty", "--exclude=*", "--abbrev=12"],
-    )
-    told = ""
-    for command in commands:
-        try:
-            ended = subprocess.run(command, cwd=here, capture_output=True, text=True, check=True)  # noqa: S603
-        except (OSError, subprocess.CalledProcessError):
-            return f"version {version('ageveil')}"
-        told = ended.stdout.strip()
-    return told
-
-
-def _processor() -> str:
-    """What the processor calls itself."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-    except OSError:
-        lines = []
-    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return named[0] if named else platform.processor() or "unknown processor"
 
 
 def _show(record: dict[str, Any], out: Path) -> None:

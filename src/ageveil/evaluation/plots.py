@@ -112,6 +112,37 @@ def operating_plot(records: Sequence[dict[str, Any]]) -> str:
     return _svg(title, 2, len(TAILS), (11, 6.4), draw)
 
 
+def frontier_plot(points: Sequence[tuple[str, dict[str, float], dict[str, float]]]) -> str:
+    """Age accuracy kept against faces named, an approach each.
+
+    Args:
+        points: Name, faces named and accuracy kept, both in percent with `value`, `low` and `high`.
+
+    Returns:
+        SVG.
+    """
+
+    def draw(axes: Sequence[Axes]) -> None:
+        (axis,) = axes
+        for index, (name, named, share) in enumerate(points):
+            style = _STYLES.get(name, {"color": f"C{index % 10}", "marker": "P"})
+            spread = [
+                [[abs(figure["value"] - figure[end])] for end in ("low", "high")] for figure in (named, share)
+            ]
+            axis.errorbar(
+                named["value"], share["value"], xerr=spread[0], yerr=spread[1],
+                color=style["color"], marker=style["marker"], markersize=6, linewidth=1, label=name,
+            )  # fmt: skip
+            axis.annotate(
+                name, (named["value"], share["value"]), (5, 5), textcoords="offset points", color=_INK
+            )
+        axis.set_xlim(-2, 102)
+        axis.set_xlabel("faces that the strongest attacker names, %")
+        axis.set_ylabel("age accuracy kept, % of the bare face's")
+
+    return _svg("Frontier of privacy and accuracy, by approach", 1, 1, (8, 5), draw)
+
+
 def _styled(records: Sequence[dict[str, Any]]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     by_name = {record["approach"]: record for record in records}
     return [(by_name[name], {**style, "label": name}) for name, style in _STYLES.items() if name in by_name]

@@ -26,6 +26,7 @@ __all__ = [
     "Reader",
     "read_dataset",
     "read_folder",
+    "read_lfw",
     "read_utkface",
 ]
 
@@ -107,6 +108,44 @@ def read_folder(folder: Path) -> Dataset:
     if not images:
         raise DataError(f"expected folders of pictures, named by age, in {str(folder)!r}, found none")
     return Dataset("folder", tuple(images))
+
+
+def read_lfw(folder: Path) -> Dataset:
+    """Read a folder of people in the layout of Labeled Faces in the Wild: one folder of pictures for each.
+
+    The pictures state no age, so each record allows every age; they serve the audit. Left aside: hidden files
+    and folders, files that do not end in one of `IMAGE_SUFFIXES`, and folders without a picture.
+
+    Args:
+        folder: Holds the folders, each named as its person.
+
+    Returns:
+        Records in the order of the names of people and, within, of pictures.
+
+    Raises:
+        DataError: The folder is missing, cannot be listed or holds no folder with a picture, or a picture
+            lies beside the folders.
+
+    Source:
+        Huang et al. 2007, "Labeled Faces in the Wild".
+    """
+    images: list[LabelledImage] = []
+    for entry in sorted(_entries(folder), key=lambda entry: entry.name):
+        if entry.name.startswith("."):
+            continue
+        if not entry.is_dir() and _is_picture_name(entry.name):
+            raise DataError(
+                f"expected every picture in the folder of its person, got {str(folder / entry.name)!r}"
+            )
+        if entry.is_dir():
+            path = folder / entry.name
+            names = sorted(picture.name for picture in _entries(path) if _is_picture(picture))
+            images += [LabelledImage(path / name, 0, OLDEST, identity=entry.name) for name in names]
+    if not images:
+        raise DataError(
+            f"expected a folder of pictures for each person in {str(folder)!r}, found none with a picture"
+        )
+    return Dataset("lfw", tuple(images))
 
 
 def read_dataset(spec: str) -> Dataset:
@@ -191,6 +230,7 @@ DATASETS: dict[str, Reader] = {
     "csv": read_csv,
     "fairface": read_fairface,
     "folder": read_folder,
+    "lfw": read_lfw,
     "utkface": read_utkface,
 }
 """Name of a data set -> what reads it."""

@@ -25,10 +25,10 @@ from ageveil.errors import DataError, ModelError, OutputError
 from ageveil.files import write_bytes
 from ageveil.runtime import Session
 from ageveil.training.engine import load_run, split
-from ageveil.training.faces import FacePool, anonymize_repeatably
+from ageveil.training.faces import FacePool, hide
 from ageveil.training.networks import AgeNetwork, Ensemble, Vgg16, get_network
 from ageveil.training.preparation import load_prepared
-from ageveil.training.recipes import REPEATABLE, Recipe
+from ageveil.training.recipes import Recipe
 from ageveil.types import AGE_GROUP_NAMES, MAX_AGE, AnonymizedFace, age_group
 
 TOLERANCE = 1e-3
@@ -246,10 +246,7 @@ def _temperature(session: Session, pool: FacePool, validation: NDArray[np.int64]
 
 
 def _anonymized(pool: FacePool, index: int, approach: str) -> AnonymizedFace:
-    rng = np.random.default_rng([_SEED, index])
-    if approach in REPEATABLE:
-        return anonymize_repeatably(pool.crop(index), approach, rng)
-    return anonymization.anonymize_crop(pool.crop(index), approach)
+    return hide(pool.crop(index), approach, np.random.default_rng([_SEED, index]))
 
 
 def _stacked(faces: Sequence[AnonymizedFace]) -> Sample:

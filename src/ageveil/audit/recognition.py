@@ -1,0 +1,143 @@
+"""Face recognisers: what turns a canonical crop, anonymized or not, into numbers that tell who it is."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from ageveil.errors import ModelError
+from ageveil.runtime import Session, Weights, locate, open_session
+
+_BATCH = 64
+
+# Where InsightFace's template has the eyes in a square picture, as fractions of its side.
+_TEMPLATE_EYES = ((38.2946 / 112, 51.6 / 112), (73.5318 / 112, 51.6 / 112))
+_CROP_EYES = ((0.297, 0.299), (0.684, 0.299))
+
+
+@dataclass(frozen=True, slots=True)
+class Recogniser:
+    """An entry of `RECOGNISERS`.
+
+    Attributes:
+        name: By which reports name it.
+        weights: The ONNX file. A graph of our own takes `crops`, shape (N, S, S, 3), uint8 RGB; one of
+            somebody else's takes aligned faces as InsightFace's do.
+        margin: Whether it was trained with a margin loss, as today's strongest are.
+        source: What it is, for people.
+    """
+
+    name: str
+    weights: Weights
+    margin: bool
+    source: str
+
+
+RECOGNISERS: Mapping[str, Recogniser] = MappingProxyType(
+    {
+        "dlib-resnet": Recogniser(
+            "dlib-resnet",
+            Weights(
+                package="ageveil_weights_research",
+                file="dlib-resnet.onnx",
+                sha256="69ee6981dcc030ddb477a6767fcccc73a3ba2d4267d80575f080f4a86b8c9833",
+                licence="CC0-1.0",
+                source="dlib's face recogniser (King 2017), by recipes/recognisers of Ageveil",
+                distribution="./weights/research (in a checkout of Ageveil)",
+            ),
+            margin=False,
+            source="dlib's ResNet of 2017",
+        ),
+    }
+)
+"""Recognisers by name."""
+
+
+def get_recogniser(name: str) -> Recogniser:
+    """The recogniser of that name, or of that path: an ONNX file of one's own.
+
+    A file of one's own takes one input of shape (N, 3, H, W) or (N, H, W, 3), float RGB, of faces aligned as
+    InsightFace aligns them, less 127.5 and divided by 127.5, and returns one row for each.
+
+    Raises:
+        ValueError: There is none; the message lists the choices.
+        ModelError: The file is missing, damaged or cannot be read.
+    """
+    if name in RECOGNISERS:
+        locate(RECOGNISERS[name].weights)
+        return RECOGNISERS[name]
+    if not name.endswith(".onnx"):
+        raise ValueError(
+            f"unknown recogniser {name!r}; choose one of {', '.join(RECOGNISERS)} or an .onnx file"
+        )
+    path = Path(name)
+    try:
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise ModelError(f"cannot read the recogniser {name!r}: {error.strerror}") from error
+    weights = Weights(None, name, digest, "LicenseRef-unknown", name, name)
+    return Recogniser(path.stem, weights, margin=False, source=name)
+
+
+def embed(pixels: NDArray[np.uint8], recogniser: Recogniser, *, threads: int = 0) -> NDArray[np.float32]:
+    """Embeddings of faces: each the sum of those of the face and of its mirror image, both of length 1.
+
+    Args:
+        pixels: Canonical crops, shape (N, S, S, 3), uint8 RGB, anonymized or not; N is 1 or more.
+        recogniser: Which.
+        threads: Of the network; 0 uses all cores.
+
+    Returns:
+        Shape (N, D).
+
+    Raises:
+        ModelError: The file is missing, is no recogniser, or returns something that is no embedding.
+    """
+    session = open_session(recogniser.weights, threads)
+    rows = []
+    for start in range(0, len(pixels), _BATCH):
+        batch = pixels[start : start + _BATCH]
+        both = [_run(session, view, recogniser.name) for view in (batch, batch[:, :, ::-1])]
+        rows.append(sum(row / np.maximum(np.linalg.norm(row, axis=1, keepdims=True), 1e-12) for row in both))
+    return np.concatenate(rows)
+
+
+def _run(session: Session, pixels: NDArray[np.uint8], name: str) -> NDArray[np.float32]:
+    inputs = session.inputs
+    if "crops" in inputs:
+        (rows, *_) = session.run(crops=np.ascontiguousarray(pixels))
+    else:
+        if (
+            len(inputs) != 1
+            or len(shape := next(iter(inputs.values()))) != 4
+            or 3 not in (shape[1], shape[3])
+        ):
+            raise ModelError(
+                f"the recogniser {name} should take one input of shape (N, 3, H, W) or (N, H, W, 3), "
+                f"got {dict(inputs)}"
+            )
+        first = shape[1] == 3
+        height = (shape[2] if first else shape[1]) or 112
+        faces = (np.stack([_aligned(crop, height) for crop in pixels]).astype(np.float32) - 127.5) / 127.5
+        (rows, *_) = session.run(**{next(iter(inputs)): faces.transpose(0, 3, 1, 2) if first else faces})
+    if rows.ndim != 2 or len(rows) != len(pixels) or not np.isfinite(rows).all():
+        raise ModelError(f"the recogniser {name} should return a row for each face, got shape {rows.shape}")
+    return np.asarray(rows, np.float32)
+
+
+def _aligned(crop: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """A canonical crop in InsightFace's framing; what lies outside the crop is black."""
+    (left, top), (right, _) = _TEMPLATE_EYES
+    (own_left, own_top), (own_right, _) = _CROP_EYES
+    size = crop.shape[0]
+    scale = side * (right - left) / (size * (own_right - own_left))
+    shift = side * left - scale * size * own_left, side * top - scale * size * own_top
+    transform = np.array([[scale, 0, shift[0]], [0, scale, shift[1]]])
+    return np.asarray(cv2.warpAffine(crop, transform, (side, side), flags=cv2.INTER_AREA), np.uint8)

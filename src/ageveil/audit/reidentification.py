@@ -1,0 +1,215 @@
+"""Name anonymized faces: scores of attackers who know, adapt or learn, and the figures of their success.
+
+N is the number of faces, P of probes, K of people, D of an embedding's dimensions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ageveil.evaluation.intervals import Estimate, bootstrap
+
+Embeddings = NDArray[np.float32]
+"""One row for each face, shape (N, D)."""
+
+_SHRINKAGE = 0.3  # share of the mean variance that is added to every direction of the scatter within people
+
+
+def normalized(rows: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Rows scaled to length 1; a row of zeros stays."""
+    lengths = np.linalg.norm(rows, axis=-1, keepdims=True)
+    return np.asarray(rows / np.maximum(lengths, 1e-12), np.float64)
+
+
+def templates(gallery: NDArray[np.floating], person: NDArray[np.int64], count: int) -> NDArray[np.float64]:
+    """What an attacker knows of each person: the mean of the gallery embeddings, of length 1.
+
+    Args:
+        gallery: Shape (N, D).
+        person: Whose each is, shape (N,), in 0..count - 1; everybody occurs.
+        count: Number of people K.
+
+    Returns:
+        Shape (K, D).
+    """
+    rows = normalized(gallery)
+    sums = np.zeros((count, rows.shape[1]))
+    np.add.at(sums, person, rows)
+    return normalized(sums)
+
+
+def cosine_scores(
+    probes: NDArray[np.floating], gallery: NDArray[np.floating], person: NDArray[np.int64], count: int
+) -> NDArray[np.float64]:
+    """How much each probe resembles each person: cosine to the person's template, shape (P, K)."""
+    return normalized(probes) @ templates(gallery, person, count).T
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Metric:
+    """What an attacker learned of how faces of one person differ.
+
+    Attributes:
+        centres: Mean embedding of each kind of face ("clear" or "anonymized"), which is taken away first.
+        directions: Shape (D, M): embeddings are multiplied by it before they are compared.
+    """
+
+    centres: Mapping[str, NDArray[np.float64]]
+    directions: NDArray[np.float64]
+
+    def apply(self, embeddings: NDArray[np.floating], kind: str) -> NDArray[np.float64]:
+        """Embeddings of one kind as the attacker compares them, shape (N, M)."""
+        return (normalized(embeddings) - self.centres[kind]) @ self.directions
+
+
+def learn_metric(kinds: Mapping[str, NDArray[np.floating]], person: NDArray[np.int64]) -> Metric:
+    """Linear discriminant analysis over faces of people who are not attacked.
+
+    Each kind is centred by itself, so that what anonymization does to every face alike goes away; then the
+    scatter within people is whitened, and the directions in which people differ most are kept.
+
+    Args:
+        kinds: Embeddings of the same faces, clear and anonymized, each of shape (N, D).
+        person: Whose each face is, shape (N,); two people or more.
+
+    Raises:
+        ValueError: There are fewer than two people.
+
+    Source:
+        Fisher 1936; Belhumeur, Hespanha and Kriegman 1997, "Eigenfaces vs. Fisherfaces".
+    """
+    people, number = np.unique(person, return_inverse=True)
+    if len(people) < 2:
+        raise ValueError(f"expected faces of two people or more, got {len(people)}")
+    rows = {kind: normalized(embeddings) for kind, embeddings in kinds.items()}
+    centres = {kind: row.mean(0) for kind, row in rows.items()}
+    joined = np.concatenate([rows[kind] - centres[kind] for kind in rows])
+    whose = np.tile(number, len(rows))
+    counts = np.bincount(whose).astype(np.float64)
+    means = np.zeros((len(people), joined.shape[1]))
+    np.add.at(means, whose, joined)
+    means /= counts[:, None]
+    rest = joined - means[whose]
+    within = rest.T @ rest / len(joined)
+    size = len(within)
+    within += np.eye(size) * (_SHRINKAGE * np.trace(within) / size + 1e-12)
+    values, vectors = np.linalg.eigh(within)
+    whiten = vectors / np.sqrt(values)
+    spread = means @ whiten
+    _, axes = np.linalg.eigh(spread.T * counts @ spread)
+    kept = min(len(people) - 1, size)
+    return Metric(centres, whiten @ axes[:, ::-1][:, :kept])
+
+
+def adapted_scores(
+    probes: NDArray[np.floating],
+    galleries: Mapping[str, NDArray[np.floating]],
+    metric: Metric,
+    person: NDArray[np.int64],
+    count: int,
+) -> dict[str, NDArray[np.float64]]:
+    """Scores under a learned metric against each gallery that the attacker may hold, each of shape (P, K)."""
+    known = metric.apply(probes, "anonymized")
+    return {
+        kind: cosine_scores(known, metric.apply(gallery, kind), person, count)
+        for kind, gallery in galleries.items()
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Success:
+    """How often an attacker is right, in percent with 95 % bootstrap intervals over people.
+
+    Attributes:
+        rank1: Probes whose person scores highest of all.
+        rank5: Probes whose person is among the five highest.
+        tar_far_1e2: Probes accepted as their person where one in a hundred others would be.
+        tar_far_1e3: The same for one in a thousand.
+        roc: Shares of others and of own people accepted, in percent, from strict to lax.
+    """
+
+    rank1: Estimate
+    rank5: Estimate
+    tar_far_1e2: Estimate
+    tar_far_1e3: Estimate
+    roc: tuple[tuple[float, float], ...]
+
+
+def places(scores: NDArray[np.floating], true: NDArray[np.int64]) -> NDArray[np.int64]:
+    """At which place the true person comes for each probe, from 1; who scores alike comes before.
+
+    Args:
+        scores: Shape (P, K).
+        true: Number of each probe's person, shape (P,).
+    """
+    own = scores[np.arange(len(true)), true]
+    return np.asarray((scores >= own[:, None]).sum(1), np.int64)
+
+
+def accepted_share(
+    own: NDArray[np.floating],
+    others: NDArray[np.floating],
+    far: float,
+    weights: NDArray[np.float64] | None = None,
+) -> float:
+    """True accept rate: share of own scores above the threshold that at most `far` of the others pass.
+
+    Args:
+        own: Scores of probes with their own person, shape (P,).
+        others: Scores of probes with other people, shape (P, K - 1).
+        far: False accept rate, in (0, 1).
+        weights: How often each probe counts, shape (P,).
+    """
+    weights = np.ones(len(own)) if weights is None else weights
+    flat = others.ravel()
+    order = np.argsort(flat)[::-1]
+    passed = np.cumsum(np.repeat(weights, others.shape[1])[order])
+    allowed = far * passed[-1]
+    stop = int(np.searchsorted(passed, allowed, side="right"))
+    threshold = flat[order[stop]] if stop < len(order) else -np.inf  # the first that may not pass
+    return float(np.average(own > threshold, weights=weights))
+
+
+def measure(
+    scores: NDArray[np.floating], true: NDArray[np.int64], *, seed: int = 0, resamples: int = 1000
+) -> Success:
+    """The figures of an attacker.
+
+    Args:
+        scores: Of each probe with each person, shape (P, K), higher for likelier.
+        true: Number of each probe's person, shape (P,).
+        seed: Of the bootstrap, which draws people with all their probes.
+        resamples: Of the bootstrap.
+
+    Raises:
+        ValueError: A score is not finite, or there are fewer than two people.
+    """
+    if scores.shape[1] < 2 or not np.isfinite(scores).all():
+        raise ValueError(f"expected finite scores of two people or more, got shape {scores.shape}")
+    place = places(scores, true)
+    own = scores[np.arange(len(true)), true]
+    others = scores[np.arange(scores.shape[1]) != true[:, None]].reshape(len(true), -1)
+
+    def estimate(statistic: Callable[[NDArray[np.float64]], float], count: int) -> Estimate:
+        return bootstrap(statistic, len(true), seed=seed, resamples=count, people=true)
+
+    def within(rank: int) -> Estimate:
+        hits = place <= rank
+        return estimate(lambda weights: 100 * float(np.average(hits, weights=weights)), resamples)
+
+    def accepted(far: float) -> Estimate:
+        # Sorting the many impostors anew takes time: a tenth of the resamples gives the ends to a point.
+        return estimate(
+            lambda weights: 100 * accepted_share(own, others, far, weights), max(resamples // 10, 1)
+        )
+
+    return Success(within(1), within(5), accepted(1e-2), accepted(1e-3), _roc(own, others))
+
+
+def _roc(own: NDArray[np.floating], others: NDArray[np.floating]) -> tuple[tuple[float, float], ...]:
+    rates = np.logspace(-4, 0, 33)
+    return tuple((100 * float(far), 100 * accepted_share(own, others, float(far))) for far in rates[:-1])

@@ -1,0 +1,112 @@
+"""`ageveil audit` as its users meet it."""
+
+import json
+
+import pytest
+
+SMALL = ["--approach", "original,mask", "--releases", "1,2", "--quiet"]
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("audit-cli") / "cache"
+
+
+@pytest.fixture(scope="module")
+def ages(folder, tmp_path_factory):
+    """The same pictures as a data set with ages."""
+    root = tmp_path_factory.mktemp("ages")
+    for age, name in ((5, "Ann"), (30, "Bob"), (65, "Cy")):
+        (root / str(age)).mkdir()
+        for picture in (folder / name).iterdir():
+            (root / str(age) / picture.name).symlink_to(picture)
+    return root
+
+
+def test_an_audit_ends_in_a_page_and_a_record(run, folder, ages, cache, tmp_path):
+    out = tmp_path / "report"
+    ended = run(
+        "audit", "--faces", folder, "--ages", f"folder:{ages}", "--out", out, "--cache", cache, *SMALL
+    )
+    assert ended == (0, "", "")
+    assert {path.name for path in out.iterdir()} == {"index.html", "audit.json"}
+    record = json.loads((out / "audit.json").read_text())
+    assert set(record["approaches"]) == {"original", "mask"}
+    for entry in record["approaches"].values():
+        for where in (entry["reidentification"], entry["releases"]["2"]):
+            assert set(where) == {"naive", "aware", "adapted"}
+            for figures in where.values():
+                for name in ("rank1", "rank5", "tar_far_1e3"):
+                    assert 0 <= figures[name]["low"] <= figures[name]["high"] <= 100
+        assert 0 <= entry["age"]["exact"]["value"] <= entry["age"]["one_off"]["value"] <= 100
+        assert "6 people" in entry["verdict"]
+    assert record["run"]["command"].startswith("ageveil audit --faces")
+    assert record["run"]["seconds"] >= 0
+    page = (out / "index.html").read_text()
+    assert "<img" not in page
+    assert "6: 12 known faces, 6 to be named" in page
+
+
+def test_the_cache_is_private_and_saves_the_work(run, folder, cache, tmp_path):
+    files = {path: path.stat().st_mtime_ns for path in (cache / "embeddings").iterdir()}
+    assert files
+    ended = run("audit", "--faces", folder, "--out", tmp_path, "--cache", cache, *SMALL[:-1], "--json")
+    assert (ended.code, ended.err) == (0, "")
+    assert ended.json == {"page": str(tmp_path / "index.html"), "report": str(tmp_path / "audit.json")}
+    assert {path: path.stat().st_mtime_ns for path in (cache / "embeddings").iterdir()} == files
+
+
+def test_verdicts_are_shown(run, cache, tmp_path):
+    ended = run("audit", "--faces", cache / "faces", "--out", tmp_path, "--quick", "--approach", "mask")
+    assert ended.code == 0
+    assert "lower bound" in ended.out
+    record = json.loads((tmp_path / "audit.json").read_text())
+    assert (record["attackers"], record["releases"]) == (["naive", "aware"], [1])
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (["--recogniser", "arcface"], 2, "unknown recogniser 'arcface'"),
+        (["--recogniser", "gone.onnx"], 12, "cannot read the recogniser"),
+        (["--recogniser", "dlib-resnet,dlib-resnet"], 2, "two recognisers have the name"),
+        (["--approach", "nothing"], 2, "unknown approach 'nothing'"),
+        (["--releases", "5,1"], 2, "releases ascend from 1"),
+        (["--releases", "many"], 2, "expected whole numbers"),
+        (["--people", "4"], 2, "greater than or equal to 5"),
+    ],
+)
+def test_what_is_wrong_is_told_before_the_work(run, folder, tmp_path, words, code, says):
+    ended = run("audit", "--faces", folder, "--out", tmp_path / "out", *words)
+    assert (ended.code, ended.out) == (code, "")
+    assert says in ended.err
+    assert not list((tmp_path / "out").glob("*.json"))
+
+
+def test_people_with_one_photograph_cannot_be_audited(run, folder, tmp_path):
+    for name in ("Ann", "Bob", "Cy", "Dee", "Eve"):
+        (tmp_path / "lfw" / name).mkdir(parents=True)
+        (tmp_path / "lfw" / name / "0.png").symlink_to(folder / name / "0.png")
+    ended = run("audit", "--faces", tmp_path / "lfw", "--out", tmp_path / "out")
+    assert ended.code == 13
+    assert ended.err == "ageveil: the audit needs 5 people with two faces or more, got 0\n"
+
+
+def test_unreadable_pictures_are_left_out_and_counted(run, folder, tmp_path):
+    for name in ("Ann", "Bob", "Cy", "Dee", "Eve"):
+        (tmp_path / "lfw" / name).mkdir(parents=True)
+        for picture in "01":
+            (tmp_path / "lfw" / name / f"{picture}.png").symlink_to(folder / name / f"{picture}.png")
+    (tmp_path / "lfw" / "Ann" / "2.png").write_bytes(b"no picture")
+    ended = run(
+        "audit", "--faces", tmp_path / "lfw", "--out", tmp_path / "out", "--quick", "--approach", "mask"
+    )
+    assert ended.code == 0
+    record = json.loads((tmp_path / "out" / "audit.json").read_text())
+    assert record["left_out"] == {"unreadable picture": 1}
+
+
+def test_a_missing_folder_is_named(run, tmp_path):
+    ended = run("audit", "--faces", tmp_path / "gone", "--out", tmp_path / "out")
+    assert ended.code == 13
+    assert "gone" in ended.err

@@ -1,0 +1,117 @@
+"""Recognisers: ours against dlib itself, files of one's own by their convention, everything else refused."""
+
+import importlib.util
+from pathlib import Path
+
+import cv2
+import dlib
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from ageveil.audit.recognition import RECOGNISERS, embed, get_recogniser
+from ageveil.errors import ModelError
+
+OURS = RECOGNISERS["dlib-resnet"]
+DLIBS_OWN = Path(
+    importlib.util.find_spec("face_recognition_models").origin,
+    "../models/dlib_face_recognition_resnet_model_v1.dat",
+).resolve()
+
+
+def cosine(one, two):
+    return float(one @ two / np.linalg.norm(one) / np.linalg.norm(two))
+
+
+@pytest.fixture(scope="module")
+def pixels(people):
+    return np.stack([people.crop(number).pixels for number in range(6)])
+
+
+def chip(crop):
+    """The chip that dlib would cut: its own template, by a warp of a blurred picture."""
+    # dlib's mean positions of the eye corners at a padding of 0.25, in a chip of 150 pixels.
+    left, right, top = (0.25 + 0.2273) / 1.5 * 150, (0.25 + 0.7528) / 1.5 * 150, (0.25 + 0.2213) / 1.5 * 150
+    side = crop.shape[0]
+    scale = (right - left) / ((0.684 - 0.297) * side)
+    move = np.array([[scale, 0, left - scale * 0.297 * side], [0, scale, top - scale * 0.299 * side]])
+    return cv2.warpAffine(cv2.GaussianBlur(crop, (0, 0), 0.5), move, (150, 150))
+
+
+def test_our_recogniser_agrees_with_dlibs_own(pixels):
+    network = dlib.face_recognition_model_v1(str(DLIBS_OWN))
+    for crop in pixels:
+        views = [np.array(network.compute_face_descriptor(chip(view))) for view in (crop, crop[:, ::-1])]
+        expected = sum(view / np.linalg.norm(view) for view in views)
+        assert cosine(embed(crop[None], OURS)[0], expected) > 0.985
+
+
+def test_a_face_and_its_mirror_image_are_one(pixels):
+    one, two = embed(np.stack([pixels[0], pixels[0][:, ::-1]]), OURS)
+    np.testing.assert_allclose(one, two, atol=1e-4)
+
+
+def test_batches_do_not_matter(pixels):
+    many = np.concatenate([pixels] * 12)  # more than one batch
+    np.testing.assert_allclose(embed(many, OURS)[-6:], embed(pixels, OURS), atol=1e-4)
+
+
+def graph(folder, shape, *, outputs=2, inputs=1):
+    """A recogniser of one's own: the means of the colours of each face."""
+    names = [f"x{number}" for number in range(inputs)]
+    axes = [2, 3] if shape[1] == 3 and len(shape) == 4 else [1, 2]
+    nodes = [
+        helper.make_node("ReduceMean", [names[0], "axes"], ["y"], keepdims=int(outputs == 4)),
+    ]
+    made = helper.make_graph(
+        nodes, "own", [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in names],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [helper.make_tensor("axes", TensorProto.INT64, [2], axes)],
+    )  # fmt: skip
+    path = folder / "own.onnx"
+    onnx.save(helper.make_model(made, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), path)
+    return str(path)
+
+
+@pytest.mark.parametrize("shape", [["N", 3, 112, 112], ["N", 112, 112, 3], ["N", 3, "h", "w"]])
+def test_a_file_of_ones_own_gets_aligned_faces(tmp_path, shape):
+    own = get_recogniser(graph(tmp_path, shape))
+    assert (own.name, own.margin) == ("own", False)
+    white = np.full((2, 224, 224, 3), 255, np.uint8)
+    white[1, ..., 2] = 0  # no blue
+    rows = embed(white, own)
+    # The crop fills 91 × 88 of the template's 112 × 112 pixels; beside it is black, which is -1.
+    assert rows.shape == (2, 3)
+    assert rows[0] == pytest.approx([2 / np.sqrt(3)] * 3, abs=1e-3)
+    assert rows[1][0] > 0 > rows[1][2]
+
+
+@pytest.mark.parametrize(
+    ("shape", "how", "what"),
+    [
+        (["N", 3, 112], {}, "one input of shape"),
+        (["N", 4, 112, 112], {}, "one input of shape"),
+        (["N", 3, 112, 112], {"inputs": 2}, "one input of shape"),
+        (["N", 3, 112, 112], {"outputs": 4}, "a row for each face"),
+    ],
+)
+def test_what_is_no_recogniser_is_refused(tmp_path, shape, how, what):
+    with pytest.raises(ModelError, match=what):
+        embed(np.zeros((2, 224, 224, 3), np.uint8), get_recogniser(graph(tmp_path, shape, **how)))
+
+
+def test_an_unknown_recogniser_lists_the_choices():
+    with pytest.raises(ValueError, match="unknown recogniser 'arcface'; choose one of dlib-resnet or an"):
+        get_recogniser("arcface")
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ModelError, match="cannot read the recogniser"):
+        get_recogniser(str(tmp_path / "gone.onnx"))
+
+
+def test_a_file_that_is_no_graph_is_refused(tmp_path):
+    (tmp_path / "x.onnx").write_bytes(b"no graph")
+    with pytest.raises(ModelError, match="no ONNX graph"):
+        embed(np.zeros((1, 224, 224, 3), np.uint8), get_recogniser(str(tmp_path / "x.onnx")))

@@ -1,0 +1,150 @@
+"""Figures against slow loops and by hand; attackers on faces that are told apart with ease, or not at all."""
+
+import numpy as np
+import pytest
+
+from ageveil.audit.reidentification import (
+    accepted_share,
+    adapted_scores,
+    cosine_scores,
+    learn_metric,
+    measure,
+    normalized,
+    places,
+    templates,
+)
+
+RNG = np.random.default_rng(5)
+
+
+def people_of(count, each, noise, size=16, seed=1):
+    """Embeddings of people: a direction each, and noise around it."""
+    rng = np.random.default_rng(seed)
+    centres = rng.normal(size=(count, size))
+    person = np.repeat(np.arange(count), each)
+    return centres[person] + noise * rng.normal(size=(len(person), size)), person
+
+
+def test_templates_are_the_means_of_normalized_rows():
+    rows, person = people_of(3, 4, 0.5)
+    for number, template in enumerate(templates(rows, person, 3)):
+        mean = sum(row / np.sqrt((row**2).sum()) for row in rows[person == number])
+        np.testing.assert_allclose(template, mean / np.sqrt((mean**2).sum()))
+
+
+def test_scores_are_cosines():
+    rows, person = people_of(3, 2, 0.5)
+    scores = cosine_scores(7 * rows[::2], rows[1::2], person[1::2], 3)
+    for i, j in np.ndindex(3, 3):
+        a, b = rows[2 * i], rows[2 * j + 1]
+        assert scores[i, j] == pytest.approx(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
+
+
+def test_a_row_of_zeros_stays():
+    np.testing.assert_array_equal(normalized(np.zeros((1, 3))), np.zeros((1, 3)))
+
+
+def test_places_are_those_of_a_slow_loop():
+    scores, true = RNG.integers(0, 6, (40, 7)).astype(float), RNG.integers(0, 7, 40)
+    for row, who, place in zip(scores, true, places(scores, true), strict=True):
+        assert place == sum(1 for score in row if score >= row[who])  # who scores alike comes before
+
+
+def slow_share(own, others, far):
+    """The largest share of own scores above a threshold that at most `far` of the others pass."""
+    best = 0.0
+    for threshold in [-np.inf, *others.ravel(), *own]:
+        if np.mean(others > threshold) <= far:
+            best = max(best, float(np.mean(own > threshold)))
+    return best
+
+
+@pytest.mark.parametrize("far", [0.001, 0.01, 0.1, 0.35, 0.9])
+@pytest.mark.parametrize("seed", range(4))
+def test_the_accepted_share_is_that_of_a_slow_search(far, seed):
+    rng = np.random.default_rng(seed)
+    own, others = rng.integers(2, 9, 12).astype(float), rng.integers(0, 7, (12, 5)).astype(float)
+    assert accepted_share(own, others, far) == pytest.approx(slow_share(own, others, far))
+
+
+def test_weights_count_as_copies():
+    own, others = RNG.normal(size=9), RNG.normal(size=(9, 4))
+    weights = np.array([2, 0, 1, 1, 3, 0, 1, 0, 1.0])
+    copies = np.repeat(np.arange(9), weights.astype(int))
+    for far in (0.05, 0.3):
+        assert accepted_share(own, others, far, weights) == pytest.approx(
+            accepted_share(own[copies], others[copies], far)
+        )
+
+
+def test_who_is_always_right_has_full_marks():
+    success = measure(np.eye(6)[[0, 0, 1, 2, 3, 4, 5]], np.array([0, 0, 1, 2, 3, 4, 5]), resamples=50)
+    for figure in (success.rank1, success.rank5, success.tar_far_1e2, success.tar_far_1e3):
+        assert (figure.value, figure.low, figure.high) == (100, 100, 100)
+    assert all(passed == 100 for _, passed in success.roc)
+
+
+def test_who_guesses_is_right_as_often_as_chance():
+    rng = np.random.default_rng(2)
+    true = np.repeat(np.arange(50), 20)
+    success = measure(rng.normal(size=(1000, 50)), true, resamples=100)
+    assert success.rank1.low <= 2 <= success.rank1.high
+    assert success.rank5.low <= 10 <= success.rank5.high
+    assert success.tar_far_1e2.value == pytest.approx(1, abs=1)
+
+
+def test_equal_scores_name_nobody():
+    assert measure(np.zeros((10, 4)), np.arange(10) % 4, resamples=10).rank1.value == 0
+
+
+@pytest.mark.parametrize("scores", [np.full((2, 3), np.nan), np.zeros((2, 1))])
+def test_scores_that_tell_nothing_are_refused(scores):
+    with pytest.raises(ValueError, match="finite scores of two people"):
+        measure(scores, np.array([0, 0]))
+
+
+def test_a_metric_learns_to_look_away_from_what_varies_within_people():
+    # All vary along the first four directions far more than they differ from each other.
+    def faces(count, seed):
+        rows, person = people_of(count, 6, 0.05, seed=seed)
+        rows[:, :4] += 6 * np.random.default_rng(seed + 1).normal(size=(len(rows), 4))
+        return rows, person
+
+    others, whose = faces(40, 10)
+    rows, person = faces(20, 20)
+    gallery = np.arange(len(rows)) % 6 < 3
+    metric = learn_metric({"clear": others, "anonymized": others}, whose)
+
+    def named(scores):
+        return measure(scores, person[~gallery], resamples=10).rank1.value
+
+    plain = named(cosine_scores(rows[~gallery], rows[gallery], person[gallery], 20))
+    adapted = adapted_scores(rows[~gallery], {"clear": rows[gallery]}, metric, person[gallery], 20)
+    assert plain < 60
+    assert named(adapted["clear"]) > 80
+
+
+def test_a_metric_takes_away_what_an_approach_does_to_every_face():
+    rows, person = people_of(30, 4, 0.1, seed=4)
+    shift = np.zeros(16)
+    shift[0] = 20
+    metric = learn_metric({"clear": rows, "anonymized": rows + shift}, person)
+    clear, hidden = metric.apply(rows, "clear"), metric.apply(rows + shift, "anonymized")
+    np.testing.assert_allclose(clear.mean(0), 0, atol=1e-9)
+    np.testing.assert_allclose(hidden.mean(0), 0, atol=1e-9)
+
+
+def test_a_metric_whitens_the_scatter_within_people(monkeypatch):
+    from ageveil.audit import reidentification
+
+    monkeypatch.setattr(reidentification, "_SHRINKAGE", 0.0)
+    rows, person = people_of(30, 5, 0.3, seed=6)
+    metric = learn_metric({"clear": rows}, person)
+    mapped = metric.apply(rows, "clear")
+    rest = mapped - np.stack([mapped[person == who].mean(0) for who in person])
+    np.testing.assert_allclose(rest.T @ rest / len(rest), np.eye(mapped.shape[1]), atol=1e-6)
+
+
+def test_a_metric_needs_two_people():
+    with pytest.raises(ValueError, match="two people or more, got 1"):
+        learn_metric({"clear": np.ones((3, 4))}, np.zeros(3, int))
