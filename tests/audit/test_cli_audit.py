@@ -4,6 +4,8 @@ import json
 
 import pytest
 
+from ageveil.audit import cryptanalysis
+
 SMALL = ["--approach", "original,mask", "--releases", "1,2", "--quiet"]
 
 
@@ -42,6 +44,7 @@ def test_an_audit_ends_in_a_page_and_a_record(run, folder, ages, cache, tmp_path
         assert "6 people" in entry["verdict"]
     assert record["run"]["command"].startswith("ageveil audit --faces")
     assert record["run"]["seconds"] >= 0
+    assert "ciphers" not in record  # none was asked for
     page = (out / "index.html").read_text()
     assert "<img" not in page
     assert "6: 12 known faces, 6 to be named" in page
@@ -110,3 +113,14 @@ def test_a_missing_folder_is_named(run, tmp_path):
     ended = run("audit", "--faces", tmp_path / "gone", "--out", tmp_path / "out")
     assert ended.code == 13
     assert "gone" in ended.err
+
+
+def test_ciphers_are_attacked_where_they_are_asked_for(run, cache, tmp_path, monkeypatch):
+    real = cryptanalysis.attack_ciphers
+    monkeypatch.setattr(cryptanalysis, "attack_ciphers", lambda crop, seed: real(crop, seed, search_side=12))
+    words = ["--quick", "--approach", "permutation", "--quiet"]
+    assert run("audit", "--faces", cache / "faces", "--out", tmp_path, *words).code == 0
+    found = json.loads((tmp_path / "audit.json").read_text())["ciphers"]
+    assert found["attacks"][0]["recovered"] == found["attacks"][1]["recovered"] == 100
+    assert found["permutation_keys"] == 224**4
+    assert "Ciphers" in (tmp_path / "index.html").read_text()

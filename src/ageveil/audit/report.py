@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from ageveil import anonymization
+from ageveil.audit import cryptanalysis
 from ageveil.audit.attack import FIGURES, Found, Plan
 from ageveil.audit.people import People
 from ageveil.evaluation import accuracy
 from ageveil.evaluation.accuracy import Estimates, as_json
 from ageveil.evaluation.report import kept
+from ageveil.types import Image
 
 AUDIT_VERSION = 1
 """Of the layout of the JSON."""
@@ -68,6 +71,21 @@ def build(
             }
             for approach, reached in found.items()
         },
+    }
+
+
+def ciphers(crop: Image, seed: int) -> dict[str, Any]:
+    """Attack the ciphers on one face, and say what they leave.
+
+    Args:
+        crop: Canonical crop, shape (S, S, 3).
+        seed: Of the keys that are looked for.
+    """
+    return {
+        "attacks": [asdict(attack) for attack in cryptanalysis.attack_ciphers(crop, seed)],
+        "residues": [asdict(residue) for residue in cryptanalysis.residues(crop, seed)],
+        "permutation_keys": (crop.shape[0] * crop.shape[1]) ** 2,
+        "des_days": cryptanalysis.des_search_days(cryptanalysis.DEEP_CRACK),
     }
 
 

@@ -60,6 +60,7 @@ def audit(
     photograph. Needs the extras "train" and "report".
     """
     start, began_at = time.monotonic(), commit()
+    from ageveil.anonymization import get_approach
     from ageveil.audit import attack, page, report
     from ageveil.audit.people import choose, find_people
     from ageveil.audit.recognition import get_recogniser
@@ -82,8 +83,11 @@ def audit(
         chosen = choose(crops, people=people or (_QUICK_PEOPLE if quick else None), seed=seed)
         with progress("attacks", plan.steps(chosen), quiet=quiet) as bar:
             found = attack.run(chosen, plan, cache=place / "embeddings", advance=bar.advance)
+        face = chosen.crop(0).pixels
     estimates = _ages(ages, plan.approaches, model, licence, limit, seed, workers, quiet=quiet)
     record = report.build(found, chosen, plan, estimates)
+    if any(get_approach(name).cipher for name in plan.approaches):
+        record["ciphers"] = report.ciphers(face, seed)
     record["run"] = circumstances(began_at, time.monotonic() - start) | {
         "faces": without_folder(str(faces)),
         "ages": None if ages is None else without_folder(ages),
