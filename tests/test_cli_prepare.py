@@ -60,11 +60,12 @@ def test_quiet_prints_nothing(prepare, table, tmp_path):
     ("words", "code", "says"),
     [
         (
-            ["lfw:faces", "--out", "{}/faces"],
+            ["imdb:faces", "--out", "{}/faces"],
             2,
-            "unknown data set 'lfw'; choose one of: adience, csv, fairface",
+            "unknown data set 'imdb'; choose one of: adience, csv, fairface",
         ),
         (["utkface:{}/gone", "--out", "{}/faces"], 13, "cannot list the data set folder"),
+        (["lfw:{}/gone", "--out", "{}/faces"], 13, "cannot list the data set folder"),
         (["adience:{}", "--out", "{}/faces"], 13, "fold_0_data.txt, fold_1_data.txt"),
         (["csv:{table}", "--out", "{}"], 9, "holds other files"),
         (["csv:{table}"], 2, "--out"),

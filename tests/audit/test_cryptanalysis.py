@@ -164,3 +164,16 @@ def test_what_ciphers_leave(face):
         assert abs(left[f"des-{mode}"].correlation) < 0.1
         assert left[f"des-{mode}"].lost == 0
     assert left["des-cbc"].repeated == left["des-ctr"].repeated == 0
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 3), (3, 3)])
+def test_tiny_pictures_are_no_trouble(size):
+    pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+    assert recover_key(pixels, encrypt_permutation(pixels, KEY)).seconds >= 0
+    assert 0 <= repeated_blocks(pixels) <= 1
+
+
+def test_an_attack_that_gives_up_says_so(face):
+    grey = np.repeat(face.mean(2, keepdims=True).astype(np.uint8), 3, axis=2)
+    attack = cryptanalysis.attack_ciphers(grey, 3, search_side=12)[1]
+    assert (attack.recovered, attack.tried) == (None, 0)

@@ -74,10 +74,12 @@ def graph(folder, shape, *, outputs=2, inputs=1):
     return str(path)
 
 
-@pytest.mark.parametrize("shape", [["N", 3, 112, 112], ["N", 112, 112, 3], ["N", 3, "h", "w"]])
+@pytest.mark.parametrize(
+    "shape", [["N", 3, 112, 112], ["N", 112, 112, 3], ["N", 3, "h", "w"], [1, 3, 112, 112]]
+)
 def test_a_file_of_ones_own_gets_aligned_faces(tmp_path, shape):
     own = get_recogniser(graph(tmp_path, shape))
-    assert (own.name, own.margin) == ("own", False)
+    assert (own.name, own.margin) == ("own", None)
     white = np.full((2, 224, 224, 3), 255, np.uint8)
     white[1, ..., 2] = 0  # no blue
     rows = embed(white, own)

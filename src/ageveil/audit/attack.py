@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -13,18 +13,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ageveil import anonymization
-from ageveil.alignment import CROP_SIZE
 from ageveil.audit.people import People
 from ageveil.audit.recognition import Recogniser
 from ageveil.audit.reidentification import (
+    Figure,
     Success,
     adapted_scores,
     cosine_scores,
+    highest,
     learn_metric,
     measure,
-    normalized,
+    strongest,
 )
-from ageveil.audit.releases import embeddings
+from ageveil.audit.releases import FUSIONS, behaviour, draws_at_random, seen
 from ageveil.evaluation.intervals import Estimate
 from ageveil.files import make_directory, write_bytes
 
@@ -32,11 +33,8 @@ Attacker = Literal["naive", "aware", "adapted"]
 ATTACKERS: tuple[Attacker, ...] = ("naive", "aware", "adapted")
 """Knows clear faces; passes them through the same approach first; has learned from other people's faces."""
 
-Figure = Literal["rank1", "rank5", "tar_far_1e2", "tar_far_1e3"]
-FIGURES: tuple[Figure, ...] = ("rank1", "rank5", "tar_far_1e2", "tar_far_1e3")
-"""Of `Success`."""
-
-_VERSION = 1  # of what embeddings in a cache mean
+_VERSION = 2  # of what embeddings in a cache mean
+_BATCH = 64  # faces that are looked at, and kept, together
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,6 +48,9 @@ class Plan:
         releases: Numbers of frames of a face that the attacker fuses, ascending; the first is 1.
         fused_probes: Probes of each person that are attacked with several frames.
         seed: Of draws, keys, jitter and the bootstrap.
+
+    Raises:
+        ValueError: There is nothing to do, a name is unknown or comes twice, or releases do not ascend.
     """
 
     approaches: Sequence[str]
@@ -75,11 +76,13 @@ class Plan:
             raise ValueError(f"releases ascend from 1, got {releases}")
 
     def steps(self, people: People) -> int:
-        """Faces that are looked at: how often `advance` is called."""
-        fused = len(_fused(people, self.fused_probes))
-        each = len(people) + fused * (self.releases[-1] - 1)
+        """Frames of faces that are looked at: how often `advance` is called."""
         clear = 0 if "original" in self.approaches else len(people)
-        return len(self.recognisers) * (each * len(self.approaches) + clear)
+        each = [
+            len(people) + sum(len(part) * self.releases[-1] for part in _several(people, self, name))
+            for name in self.approaches
+        ]
+        return len(self.recognisers) * (clear + sum(each))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,21 +90,26 @@ class Found:
     """What the attackers reached against one approach.
 
     Attributes:
-        success: (attacker, number of releases) -> the best over recognisers and galleries.
-        by: The same keys -> name of the recogniser that reached it.
+        once: Attacker -> its success on all probes, from one picture of each.
+        fused: (attacker, number of frames) -> its success on some probes of each person, the same for every
+            number; empty where only one picture is asked for.
+        by: Attacker -> name of the recogniser that named most from one picture.
         chance: Rank-1 of guessing, in percent.
     """
 
-    success: Mapping[tuple[Attacker, int], Success]
-    by: Mapping[tuple[Attacker, int], str]
+    once: Mapping[Attacker, Success]
+    fused: Mapping[tuple[Attacker, int], Success]
+    by: Mapping[Attacker, str]
     chance: float
 
-    def strongest(self, figure: Figure, releases: int) -> Estimate:
-        """The highest value of a figure that any attacker reached from so many releases."""
-        reached: list[Estimate] = [
-            getattr(success, figure) for (_, count), success in self.success.items() if count == releases
-        ]
-        return max(reached, key=lambda estimate: estimate.value)
+    def strongest(self, figure: Figure, frames: int | None = None) -> Estimate | None:
+        """The highest value of a figure that any attacker reached: on all probes, or from so many frames."""
+        reached = (
+            list(self.once.values())
+            if frames is None
+            else [success for (_, count), success in self.fused.items() if count == frames]
+        )
+        return highest([getattr(success, figure) for success in reached])
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,11 +118,11 @@ class Cache:
 
     Attributes:
         folder: Where; None keeps nothing.
-        people: Digest of the faces.
+        mark: Of the faces: others have other embeddings.
     """
 
     folder: Path | None
-    people: str = field(default="")
+    mark: str = ""
 
     @classmethod
     def of(cls, folder: Path | None, people: People) -> Cache:
@@ -123,22 +131,25 @@ class Cache:
         Raises:
             OutputError: The folder cannot be made.
         """
-        names = [str(people.prepared.images[int(face)].path) for face in people.faces]
-        mark = hashlib.sha256("\n".join(names).encode("utf-8", "surrogateescape")).hexdigest()
-        if folder is not None:
-            make_directory(folder, private=True)
-        return cls(folder, mark)
+        if folder is None:
+            return cls(None)
+        make_directory(folder, private=True)
+        return cls(folder, people.digest())
 
     def get(
-        self, key: Sequence[str | int], compute: Callable[[], NDArray[np.float32]]
+        self, key: Sequence[object], compute: Callable[[], NDArray[np.float32]]
     ) -> tuple[NDArray[np.float32], bool]:
-        """Embeddings by key, computed where they are not yet there; and whether they were there."""
+        """Embeddings by key, computed where they are not there or damaged; and whether they were there."""
         if self.folder is None:
             return compute(), False
-        mark = hashlib.sha256(repr((_VERSION, self.people, *key)).encode()).hexdigest()[:24]
-        path = self.folder / f"{mark}.npy"
-        if path.is_file():
-            return np.load(path, allow_pickle=False), True
+        name = hashlib.sha256(repr((_VERSION, self.mark, *key)).encode()).hexdigest()[:24]
+        path = self.folder / f"{name}.npy"
+        try:
+            kept: NDArray[np.float32] = np.load(path, allow_pickle=False)
+        except (OSError, ValueError, EOFError):
+            pass
+        else:
+            return kept, True
         found = compute()
         content = io.BytesIO()
         np.save(content, found, allow_pickle=False)
@@ -161,7 +172,7 @@ def run(
         plan: What is run.
         cache: Folder in which embeddings are kept from run to run; none are without it.
         threads: Of a network; 0 uses all cores.
-        advance: Called once for each face that is looked at, `plan.steps(people)` times.
+        advance: Called once for each frame that is looked at, `plan.steps(people)` times.
 
     Returns:
         Approach -> what was reached.
@@ -171,33 +182,81 @@ def run(
         OutputError: The cache cannot be written.
     """
     eyes = _Eyes(people, plan, Cache.of(cache, people), threads, advance)
-    best: dict[str, dict[tuple[Attacker, int], tuple[Success, str]]] = {name: {} for name in plan.approaches}
+    tries: dict[str, dict[tuple[Attacker, int | None], list[tuple[Success, str]]]] = {
+        name: {} for name in plan.approaches
+    }
     for recogniser in plan.recognisers:
         clear = eyes.look("original", recogniser)
         for approach in plan.approaches:
             hidden = clear if approach == "original" else eyes.look(approach, recogniser)
-            for count, (faces, rows) in eyes.probes(approach, hidden, recogniser).items():
+            views: list[tuple[int | None, _View]] = [(None, _View.of(people, clear, hidden))]
+            views += eyes.several(approach, recogniser, clear, hidden)
+            for frames, view in views:
                 for attacker in plan.attackers:
-                    scores = _scores(attacker, people, faces, rows, clear, hidden)
-                    tried = [measure(each, people.person[faces], seed=plan.seed) for each in scores]
-                    before = best[approach].get((attacker, count))
-                    best[approach][attacker, count] = max(
-                        [*((success, recogniser.name) for success in tried), *([before] if before else [])],
-                        key=lambda reached: reached[0].rank1.value,
-                    )
-    return {
-        approach: Found(
-            {key: success for key, (success, _) in reached.items()},
-            {key: name for key, (_, name) in reached.items()},
-            100 / people.count,
+                    reached = [measure(each, view.true, seed=plan.seed) for each in _scores(attacker, view)]
+                    noted = tries[approach].setdefault((attacker, frames), [])
+                    noted += [(success, recogniser.name) for success in reached]
+    return {approach: _found(reached, people, plan) for approach, reached in tries.items()}
+
+
+def _found(
+    reached: Mapping[tuple[Attacker, int | None], list[tuple[Success, str]]], people: People, plan: Plan
+) -> Found:
+    best = {key: strongest([success for success, _ in tried]) for key, tried in reached.items()}
+    return Found(
+        {attacker: best[attacker, None] for attacker in plan.attackers},
+        {(attacker, frames): success for (attacker, frames), success in best.items() if frames is not None},
+        {
+            attacker: max(reached[attacker, None], key=lambda tried: tried[0].rank1.value)[1]
+            for attacker in plan.attackers
+        },
+        100 / people.count,
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _View:
+    """What an attacker sees: some faces, clear and hidden, of which some are known by name.
+
+    Attributes:
+        person: Whose each face is, shape (N,).
+        fold: Part of each face's person, shape (N,).
+        gallery: Which faces are known by name, shape (N,); the others are to be named.
+        clear: Embeddings of the bare faces, shape (N, D).
+        hidden: Of the same faces behind the approach, shape (N, D).
+        count: Number of people.
+    """
+
+    person: NDArray[np.int64]
+    fold: NDArray[np.int64]
+    gallery: NDArray[np.bool_]
+    clear: NDArray[np.float32]
+    hidden: NDArray[np.float32]
+    count: int
+
+    @classmethod
+    def of(
+        cls,
+        people: People,
+        clear: NDArray[np.float32],
+        hidden: NDArray[np.float32],
+        faces: NDArray[np.int64] | None = None,
+    ) -> _View:
+        """Of all faces, or of some, whose hidden embeddings then come in their order."""
+        part = np.arange(len(people)) if faces is None else faces
+        return cls(
+            people.person[part], people.fold[part], people.gallery[part], clear[part], hidden, people.count
         )
-        for approach, reached in best.items()
-    }
+
+    @property
+    def true(self) -> NDArray[np.int64]:
+        """Whose the faces are that are to be named, shape (P,)."""
+        return self.person[~self.gallery]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Eyes:
-    """Looks at faces through recognisers, each face behind an approach once."""
+    """Looks at faces through recognisers, each frame once."""
 
     people: People
     plan: Plan
@@ -205,71 +264,87 @@ class _Eyes:
     threads: int
     advance: Callable[[], None]
 
-    def look(
-        self, approach: str, recogniser: Recogniser, faces: NDArray[np.int64] | None = None, number: int = 0
+    def look(self, approach: str, recogniser: Recogniser) -> NDArray[np.float32]:
+        """Embeddings of the first frame of every face, shape (N, D)."""
+        return self._seen(approach, recogniser, np.arange(len(self.people)), (1,))[:, 0, 0]
+
+    def several(
+        self,
+        approach: str,
+        recogniser: Recogniser,
+        clear: NDArray[np.float32],
+        hidden: NDArray[np.float32],
+    ) -> list[tuple[int, _View]]:
+        """For each number of frames, one included, the views of an attacker who fuses them in either way.
+
+        Where an approach draws at random, the gallery and what the attacker learns from are fused as well: it
+        can draw its own photographs as often as it likes.
+        """
+        probes, known = _several(self.people, self.plan, approach)
+        if not len(probes):
+            return []
+        counts = tuple(self.plan.releases)
+        fused = self._seen(approach, recogniser, probes, counts)
+        gallery = np.flatnonzero(self.people.gallery)
+        again = self._seen(approach, recogniser, known, counts) if len(known) else None
+        faces = np.concatenate([gallery, probes])
+        views = []
+        for place, frames in enumerate(counts):
+            for fusion in range(FUSIONS if frames > 1 else 1):
+                beside = hidden[gallery] if again is None else again[:, place, fusion]
+                rows = np.concatenate([beside, fused[:, place, fusion]])
+                views.append((frames, _View.of(self.people, clear, rows, faces)))
+        return views
+
+    def _seen(
+        self, approach: str, recogniser: Recogniser, faces: NDArray[np.int64], counts: tuple[int, ...]
     ) -> NDArray[np.float32]:
-        """Embeddings of one frame of some faces, or of all."""
-        chosen = np.arange(len(self.people)) if faces is None else faces
+        """As `ageveil.audit.releases.seen`, from the cache where it is there."""
+        rows = []
+        for start in range(0, len(faces), _BATCH):
+            part = faces[start : start + _BATCH].tolist()
 
-        def compute() -> NDArray[np.float32]:
-            return embeddings(
-                self.people, chosen, approach, number, recogniser,
-                seed=self.plan.seed, threads=self.threads, advance=self.advance,
-            )  # fmt: skip
+            def compute(part: list[int] = part) -> NDArray[np.float32]:
+                return seen(
+                    self.people.crop, part, approach, counts, recogniser,
+                    seed=self.plan.seed, threads=self.threads, advance=self.advance,
+                )  # fmt: skip
 
-        # What an approach does is part of the key: its sizes may be changed under the same name.
-        sizes = repr(anonymization.get_approach(approach).sizes(CROP_SIZE))
-        mark = hashlib.sha256(chosen.tobytes()).hexdigest()
-        found, there = self.cache.get(
-            (recogniser.weights.sha256, approach, sizes, number, mark, self.plan.seed), compute
-        )
-        if there:
-            for _ in chosen:
-                self.advance()
-        return found
-
-    def probes(
-        self, approach: str, hidden: NDArray[np.float32], recogniser: Recogniser
-    ) -> dict[int, tuple[NDArray[np.int64], NDArray[np.float64]]]:
-        """Number of releases -> faces to name, and what is seen of each: the mean of its frames."""
-        probes = np.flatnonzero(~self.people.gallery)
-        found = {1: (probes, normalized(hidden[probes]))}
-        fused = _fused(self.people, self.plan.fused_probes)
-        total = normalized(hidden[fused])
-        for number in range(1, self.plan.releases[-1]):
-            total = total + normalized(self.look(approach, recogniser, fused, number))
-            if number + 1 in self.plan.releases:
-                found[number + 1] = (fused, normalized(total))
-        return found
+            key = (recogniser.weights.sha256, approach, behaviour(approach), part, counts, self.plan.seed)
+            found, there = self.cache.get(key, compute)
+            if there:
+                for _ in range(len(part) * counts[-1]):
+                    self.advance()
+            rows.append(found)
+        return np.concatenate(rows)
 
 
-def _fused(people: People, count: int) -> NDArray[np.int64]:
-    """Numbers of the first so many probes of each person."""
+def _several(people: People, plan: Plan, approach: str) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Numbers of the probes, and of the gallery's faces, of which several frames are looked at."""
+    none = np.array([], np.int64)
+    if len(plan.releases) == 1:
+        return none, none
     probes = np.flatnonzero(~people.gallery)
     person = people.person[probes]
     nth = np.array([np.count_nonzero(person[:place] == who) for place, who in enumerate(person)])
-    return probes[nth < count]
+    known = np.flatnonzero(people.gallery) if draws_at_random(approach) else none
+    return probes[nth < plan.fused_probes], known
 
 
-def _scores(
-    attacker: Attacker,
-    people: People,
-    faces: NDArray[np.int64],
-    rows: NDArray[np.float64],
-    clear: NDArray[np.float32],
-    hidden: NDArray[np.float32],
-) -> list[NDArray[np.float64]]:
+def _scores(attacker: Attacker, view: _View) -> list[NDArray[np.float64]]:
     """Scores of probes with people, shape (P, K), for each way in which an attacker may go about it."""
-    gallery, whose = people.gallery, people.person[people.gallery]
-    known = {"clear": clear[gallery], "anonymized": hidden[gallery]}
+    known = {"clear": view.clear[view.gallery], "anonymized": view.hidden[view.gallery]}
+    whose, probes = view.person[view.gallery], view.hidden[~view.gallery]
     if attacker != "adapted":
         kind = "clear" if attacker == "naive" else "anonymized"
-        return [cosine_scores(rows, known[kind], whose, people.count)]
-    found = {kind: np.empty((len(faces), people.count)) for kind in known}
-    for part in np.unique(people.fold[faces]):
-        others = people.fold != part
-        metric = learn_metric({"clear": clear[others], "anonymized": hidden[others]}, people.person[others])
-        mine = people.fold[faces] == part
-        for kind, scores in adapted_scores(rows[mine], known, metric, whose, people.count).items():
+        return [cosine_scores(probes, known[kind], whose, view.count)]
+    found = {kind: np.empty((len(probes), view.count)) for kind in known}
+    asked = view.fold[~view.gallery]
+    for part in np.unique(asked):
+        others = view.fold != part
+        seen_by_attacker = {"clear": view.clear[others], "anonymized": view.hidden[others]}
+        metric = learn_metric(seen_by_attacker, view.person[others])
+        mine = asked == part
+        for kind, scores in adapted_scores(probes[mine], known, metric, whose, view.count).items():
             found[kind][mine] = scores
     return list(found.values())

@@ -129,7 +129,9 @@ def recover_key(known: Image, encrypted: Image) -> Attempt:
         _codes(_columns(np.bitwise_or(known, np.uint8(1)))),
         _codes(_columns(undo_values(encrypted))),
     )
-    places = np.arange(min(_EARLY, max(2, math.isqrt(count))))
+    places = np.arange(min(_EARLY, count, max(2, math.isqrt(count))))
+    if len(places) < 2:
+        return Attempt(None, None, 0, time.perf_counter() - start)
     sources = [np.flatnonzero(before == after[place]) for place in places]
     tried = 0
     # The two places whose colours are rarest.
@@ -202,9 +204,10 @@ def neighbour_correlation(pixels: Image) -> float:
 
 def repeated_blocks(pixels: Image) -> float:
     """Share of blocks of 8 bytes that occur more than once, 0 to 1: what DES in ECB mode does not hide."""
-    blocks = np.frombuffer(check_image(pixels).tobytes(), "V8")
+    content = check_image(pixels).tobytes()
+    blocks = np.frombuffer(content[: len(content) // 8 * 8], "V8")
     _, counts = np.unique(blocks, return_counts=True)
-    return float(counts[counts > 1].sum() / len(blocks))
+    return float(counts[counts > 1].sum() / max(len(blocks), 1))
 
 
 def des_search_days(keys_a_second: float) -> float:
@@ -229,7 +232,8 @@ class CipherAttack:
         cipher: Approach that was attacked.
         attack: What the attacker has, and does.
         side: Of the square picture, in pixels.
-        recovered: Share of the pixels that came back but for lowest bits, in percent.
+        recovered: Share of the pixels that came back but for lowest bits, in percent; None where the attack
+            gave up before it tried a key.
         tried: Keys that were tried; 0 where none need be.
         seconds: That it took.
     """
@@ -237,18 +241,21 @@ class CipherAttack:
     cipher: str
     attack: str
     side: int
-    recovered: float
+    recovered: float | None
     tried: int
     seconds: float
 
 
-def attack_ciphers(crop: Image, seed: int, *, search_side: int = 32) -> tuple[CipherAttack, ...]:
+def attack_ciphers(
+    crop: Image, seed: int, *, search_side: int = 32, advance: Callable[[int], None] = lambda _: None
+) -> tuple[CipherAttack, ...]:
     """Run every attack on one face.
 
     Args:
         crop: Canonical crop, shape (S, S, 3).
         seed: Of the keys that are looked for.
         search_side: Side to which the face is made smaller for the search on ciphertext alone.
+        advance: As for `search_keys`.
     """
     rng = np.random.default_rng(seed)
     key = PermutationKey(*(int(part) for part in rng.integers(2**30, 2**31, 2)))
@@ -257,7 +264,8 @@ def attack_ciphers(crop: Image, seed: int, *, search_side: int = 32) -> tuple[Ci
     found: list[CipherAttack] = []
 
     def note(attack: str, true: Image, picture: Image | None, tried: int, seconds: float) -> None:
-        back = 0.0 if picture is None else 100 * float((picture == true | 1).all(2).mean())
+        back = None if picture is None else 100 * float((picture == true | 1).all(2).mean())
+        back = 0.0 if back is None and tried else back
         found.append(CipherAttack("permutation", attack, true.shape[0], back, tried, seconds))
 
     start = time.perf_counter()
@@ -269,7 +277,7 @@ def attack_ciphers(crop: Image, seed: int, *, search_side: int = 32) -> tuple[Ci
     opened = None if attempt.key is None else decrypt_permutation(encrypted, attempt.key)
     note("one known picture under the same key", crop, opened, attempt.tried, attempt.seconds)
     small = cv2.resize(crop, (search_side, search_side), interpolation=cv2.INTER_AREA)
-    attempt = search_keys(encrypt_permutation(np.asarray(small, np.uint8), key))
+    attempt = search_keys(encrypt_permutation(np.asarray(small, np.uint8), key), advance=advance)
     note(
         "the encrypted picture alone",
         np.asarray(small, np.uint8),

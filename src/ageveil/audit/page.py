@@ -34,6 +34,7 @@ def render(report: Mapping[str, Any]) -> str:
         _verdicts(report),
         _attacks(report),
         _releases(report),
+        _inference(report),
         _ciphers(report),
     ]
     return html.document("Privacy audit of face anonymization", [part for part in parts if part])
@@ -53,8 +54,8 @@ def _head(report: Mapping[str, Any]) -> str:
         *where,
     ]
     bound = (
-        '<p class="bad"><strong>Lower bounds:</strong> no recogniser here was trained with a margin loss, as '
-        "today's strongest are. They would name more faces.</p>\n"
+        '<p class="bad"><strong>Lower bounds:</strong> no recogniser here is known to have been trained with '
+        "a margin loss, as today's strongest are. Those would name more faces.</p>\n"
         if report["lower_bound"]
         else ""
     )
@@ -68,9 +69,10 @@ def _head(report: Mapping[str, Any]) -> str:
 
 def _frontier(report: Mapping[str, Any]) -> str:
     points = [
-        (name, entry["strongest"]["1"]["rank1"], share)
+        (name, entry["strongest"]["rank1"], share)
         for name, entry in report["approaches"].items()
-        if (share := _accuracy_share(name, entry)) is not None
+        # What a key undoes is no trade of accuracy for privacy.
+        if not entry["reversible"] and (share := _accuracy_share(name, entry)) is not None
     ]
     if len(points) < 2:
         return ""
@@ -123,31 +125,74 @@ def _releases(report: Mapping[str, Any]) -> str:
     rows = [
         (
             escape(name),
-            *(html.interval(entry["strongest"][str(count)]["rank1"]) for count in report["releases"]),
+            *(
+                html.interval(entry["releases"][str(count)]["strongest"]["rank1"])
+                for count in report["releases"]
+            ),
         )
         for name, entry in report["approaches"].items()
     ]
     columns = ("approach", *(f"{count} frames" if count > 1 else "1 frame" for count in report["releases"]))
     return html.section(
         "Several pictures of one face",
-        "Random draws average out over frames. Rank-1 of the strongest attacker, who takes the mean of all.",
+        "Rank-1 of the strongest attacker, who fuses the frames: the mean of the pictures, or of what is "
+        f"seen in each. Of each person {report['fused_probes']} probes, the same in every column.",
     ) + html.table("Rank-1 by number of frames", columns, rows)
+
+
+def _inference(report: Mapping[str, Any]) -> str:
+    parts = []
+    if report.get("attributes"):
+        told = [
+            (
+                escape(f"{approach}, {trait}"),
+                html.interval(found["recall"]),
+                f"{found['guessing']:.1f}",
+                escape(", ".join(found["values"])),
+                str(found["faces"]),
+            )
+            for approach, traits in report["attributes"].items()
+            for trait, found in traits.items()
+        ]
+        text = "A linear classifier on what the recogniser sees, learned on four fifths of the faces in turn."
+        named = ("approach, attribute", "mean recall, %", "guessing, %", "values", "faces")
+        parts += [html.section("What else a face tells", text), html.table("Attributes", named, told)]
+    if report.get("membership"):
+        rows = [
+            (
+                escape(approach),
+                html.interval(found["auc"]),
+                html.interval(found["advantage"]),
+                f"{found['trained']} / {found['others']}",
+            )
+            for approach, found in report["membership"].items()
+        ]
+        text = (
+            "Can the estimator's error tell whom it was trained on? AUC 50 and advantage 0 are guessing; the "
+            "threshold is the best in hindsight, so that a few faces show some advantage by chance."
+        )
+        columns = ("approach", "AUC, %", "advantage, points", "trained / others")
+        parts += [html.section("Whom the estimator has seen", text), html.table("Membership", columns, rows)]
+    return "".join(parts)
 
 
 def _ciphers(report: Mapping[str, Any]) -> str:
     found = report.get("ciphers")
     if found is None:
         return ""
+    small = found["distinct"]
     text = (
         "Keys of the permutation count modulo the number of pixels: at most "
-        f"{found['permutation_keys']:.2g} of them, however long they are written. Half of DES' 2^56 keys "
-        f"were tried in {found['des_days']:.1f} days by a machine of 1998 (EFF, 90 billion keys a second)."
+        f"{found['permutation_keys']:.2g} of them, however long they are written. At {small['side']} × "
+        f"{small['side']} pixels {small['keys']:,} pairs of keys make {small['orders']:,} permutations. DES "
+        "has 2^56 keys: a machine of 1998 (EFF, 90 billion keys a second) would try half of them in "
+        f"{found['des_days']:.1f} days."
     )
     attacks = [
         (
             escape(f"{row['cipher']}: {row['attack']}"),
             f"{row['side']} × {row['side']}",
-            f"{row['recovered']:.1f}",
+            "gave up: too few colours" if row["recovered"] is None else f"{row['recovered']:.1f}",
             f"{row['tried']:,}" if row["tried"] else "",
             f"{row['seconds']:.2f}",
         )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from ageveil.errors import DataError
 from ageveil.pipeline import Pipeline
 from ageveil.training.datasets import read_lfw
+from ageveil.training.labels import Dataset, LabelledImage
 from ageveil.training.preparation import prepare
 from ageveil.training.prepared import PreparedFaces, load_prepared
 from ageveil.types import CanonicalCrop
@@ -19,6 +21,7 @@ from ageveil.types import CanonicalCrop
 GALLERY, PROBES = 4, 6
 """Faces of a person that the attacker knows, and faces that are to be named, at most."""
 
+_SPARE = 2  # pictures of a person beyond these: not every one can be used
 _FOLDS = 5
 
 
@@ -57,21 +60,35 @@ class People:
         """The crop of a face, bare."""
         return self.prepared.crop(int(self.faces[number]))
 
+    def digest(self) -> str:
+        """SHA-256 of all pixels and landmarks, 64 hex digits."""
+        found = hashlib.sha256()
+        for number in range(len(self)):
+            crop = self.crop(number)
+            found.update(crop.pixels.tobytes())
+            found.update(crop.landmarks.tobytes())
+        return found.hexdigest()
+
 
 def find_people(
     source: Path,
     cache: Path,
     *,
+    people: int | None = None,
+    seed: int = 0,
     workers: int | None = None,
-    advance: Callable[[], None] = lambda: None,
+    announce: Callable[[int], Callable[[], None]] = lambda _: lambda: None,
 ) -> PreparedFaces:
-    """Crop the faces of a folder of people in the layout of LFW, or open what `ageveil prepare` left there.
+    """Crop faces of a folder of people in the layout of LFW, or open what `ageveil prepare` left there.
 
     Args:
         source: The folder.
         cache: Where crops are kept, so that another run need not find the faces again; they are bare.
+        people: Only so many people, drawn at random, and no more pictures of each than `choose` takes, with
+            a few to spare.
+        seed: Of the draws.
         workers: As for `ageveil.training.preparation.prepare`.
-        advance: Called after each picture.
+        announce: Called with the number of pictures; what it returns is called after each.
 
     Raises:
         DataError: The folder is neither, or not one face can be used.
@@ -79,7 +96,32 @@ def find_people(
     """
     if (source / "prepared.json").is_file():
         return load_prepared(source)
-    return prepare(read_lfw(source), cache, Pipeline(allow_others=True), workers=workers, advance=advance)
+    images = _drawn(read_lfw(source).images, people, seed)
+    names = "\n".join(str(image.path) for image in images)
+    folder = cache / hashlib.sha256(names.encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    advance = announce(len(images))
+    return prepare(
+        Dataset("lfw", images), folder, Pipeline(allow_others=True), workers=workers, advance=advance
+    )
+
+
+def _drawn(images: Sequence[LabelledImage], people: int | None, seed: int) -> tuple[LabelledImage, ...]:
+    rng = np.random.default_rng(seed)
+    of = _by_person([image.identity for image in images])
+    names = sorted(of)
+    if people is not None:
+        several = [name for name in names if len(of[name]) > 1]
+        if people < len(several):
+            names = sorted(rng.choice(several, people, replace=False).tolist())
+    kept = [rng.permutation(of[name])[: GALLERY + PROBES + _SPARE].tolist() for name in names]
+    return tuple(images[index] for part in kept for index in sorted(part))
+
+
+def _by_person(names: Sequence[str | None]) -> dict[str, list[int]]:
+    of: dict[str, list[int]] = {}
+    for index, name in enumerate(names):
+        of.setdefault(str(name), []).append(index)
+    return of
 
 
 def choose(
@@ -101,7 +143,7 @@ def choose(
 
     Raises:
         ValueError: A number is below 1.
-        DataError: Faces state no identity, or fewer than `ageveil.audit.people` needs have two faces.
+        DataError: Faces state no identity, or fewer people than an attacker learns from have two faces.
     """
     if min(gallery, probes, 1 if people is None else people) < 1:
         raise ValueError(
@@ -111,9 +153,7 @@ def choose(
     if None in names:
         raise DataError("the audit needs faces that state whose they are, got some that do not")
     rng = np.random.default_rng(seed)
-    of: dict[str, list[int]] = {}
-    for index, name in enumerate(names):
-        of.setdefault(str(name), []).append(index)
+    of = _by_person(names)
     single = [name for name, faces in of.items() if len(faces) < 2]
     known = sorted(set(of) - set(single))
     if people is not None and people < len(known):

@@ -30,13 +30,14 @@ class Recogniser:
         name: By which reports name it.
         weights: The ONNX file. A graph of our own takes `crops`, shape (N, S, S, 3), uint8 RGB; one of
             somebody else's takes aligned faces as InsightFace's do.
-        margin: Whether it was trained with a margin loss, as today's strongest are.
+        margin: Whether it was trained with a margin loss, as today's strongest are; None where that is not
+            known.
         source: What it is, for people.
     """
 
     name: str
     weights: Weights
-    margin: bool
+    margin: bool | None
     source: str
 
 
@@ -83,7 +84,7 @@ def get_recogniser(name: str) -> Recogniser:
     except OSError as error:
         raise ModelError(f"cannot read the recogniser {name!r}: {error.strerror}") from error
     weights = Weights(None, name, digest, "LicenseRef-unknown", name, name)
-    return Recogniser(path.stem, weights, margin=False, source=name)
+    return Recogniser(path.stem, weights, margin=None, source=name)
 
 
 def embed(pixels: NDArray[np.uint8], recogniser: Recogniser, *, threads: int = 0) -> NDArray[np.float32]:
@@ -109,24 +110,37 @@ def embed(pixels: NDArray[np.uint8], recogniser: Recogniser, *, threads: int = 0
     return np.concatenate(rows)
 
 
+def check(recogniser: Recogniser) -> None:
+    """Try a recogniser on a grey picture, before the long work.
+
+    Raises:
+        ModelError: As `embed`.
+    """
+    embed(np.full((2, 224, 224, 3), 128, np.uint8), recogniser)
+
+
 def _run(session: Session, pixels: NDArray[np.uint8], name: str) -> NDArray[np.float32]:
     inputs = session.inputs
     if "crops" in inputs:
         (rows, *_) = session.run(crops=np.ascontiguousarray(pixels))
     else:
-        if (
-            len(inputs) != 1
-            or len(shape := next(iter(inputs.values()))) != 4
-            or 3 not in (shape[1], shape[3])
-        ):
+        shape = next(iter(inputs.values())) if len(inputs) == 1 else ()
+        if len(shape) != 4 or 3 not in (shape[1], shape[3]):
             raise ModelError(
                 f"the recogniser {name} should take one input of shape (N, 3, H, W) or (N, H, W, 3), "
                 f"got {dict(inputs)}"
             )
         first = shape[1] == 3
-        height = (shape[2] if first else shape[1]) or 112
-        faces = (np.stack([_aligned(crop, height) for crop in pixels]).astype(np.float32) - 127.5) / 127.5
-        (rows, *_) = session.run(**{next(iter(inputs)): faces.transpose(0, 3, 1, 2) if first else faces})
+        side = (shape[2] if first else shape[1]) or 112
+        faces = (np.stack([_aligned(crop, side) for crop in pixels]).astype(np.float32) - 127.5) / 127.5
+        faces = faces.transpose(0, 3, 1, 2) if first else faces
+        # Many files were written for one face at a time.
+        parts = (
+            [faces]
+            if shape[0] is None
+            else [faces[at : at + shape[0]] for at in range(0, len(faces), shape[0])]
+        )
+        rows = np.concatenate([session.run(**{next(iter(inputs)): part})[0] for part in parts])
     if rows.ndim != 2 or len(rows) != len(pixels) or not np.isfinite(rows).all():
         raise ModelError(f"the recogniser {name} should return a row for each face, got shape {rows.shape}")
     return np.asarray(rows, np.float32)
@@ -136,8 +150,10 @@ def _aligned(crop: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     """A canonical crop in InsightFace's framing; what lies outside the crop is black."""
     (left, top), (right, _) = _TEMPLATE_EYES
     (own_left, own_top), (own_right, _) = _CROP_EYES
-    size = crop.shape[0]
-    scale = side * (right - left) / (size * (own_right - own_left))
-    shift = side * left - scale * size * own_left, side * top - scale * size * own_top
+    inner = side * (right - left) / (own_right - own_left)
+    # Made smaller by averaging first, since a warp would only pick pixels.
+    small = cv2.resize(crop, (round(inner), round(inner)), interpolation=cv2.INTER_AREA)
+    scale = inner / round(inner)
+    shift = side * left - inner * own_left, side * top - inner * own_top
     transform = np.array([[scale, 0, shift[0]], [0, scale, shift[1]]])
-    return np.asarray(cv2.warpAffine(crop, transform, (side, side), flags=cv2.INTER_AREA), np.uint8)
+    return np.asarray(cv2.warpAffine(small, transform, (side, side), flags=cv2.INTER_LINEAR), np.uint8)

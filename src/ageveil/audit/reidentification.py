@@ -5,13 +5,14 @@ N is the number of faces, P of probes, K of people, D of an embedding's dimensio
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ageveil.evaluation.intervals import Estimate, bootstrap
+from ageveil.evaluation.intervals import Estimate, Statistic, bootstrap, clopper_pearson
 
 Embeddings = NDArray[np.float32]
 """One row for each face, shape (N, D)."""
@@ -120,6 +121,11 @@ def adapted_scores(
     }
 
 
+Figure = Literal["rank1", "rank5", "tar_far_1e2", "tar_far_1e3"]
+FIGURES: tuple[Figure, ...] = ("rank1", "rank5", "tar_far_1e2", "tar_far_1e3")
+"""Of `Success`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Success:
     """How often an attacker is right, in percent with 95 % bootstrap intervals over people.
@@ -127,16 +133,31 @@ class Success:
     Attributes:
         rank1: Probes whose person scores highest of all.
         rank5: Probes whose person is among the five highest.
-        tar_far_1e2: Probes accepted as their person where one in a hundred others would be.
+        tar_far_1e2: Probes accepted as their person where one in a hundred others would be; None where there
+            are too few others to tell.
         tar_far_1e3: The same for one in a thousand.
         roc: Shares of others and of own people accepted, in percent, from strict to lax.
     """
 
     rank1: Estimate
     rank5: Estimate
-    tar_far_1e2: Estimate
-    tar_far_1e3: Estimate
+    tar_far_1e2: Estimate | None
+    tar_far_1e3: Estimate | None
     roc: tuple[tuple[float, float], ...]
+
+
+def strongest(reached: Sequence[Success]) -> Success:
+    """The highest of each figure that any of several attempts reached, with the curve of the best rank-1."""
+    found: dict[str, Any] = {
+        figure: highest([getattr(success, figure) for success in reached]) for figure in FIGURES
+    }
+    return replace(max(reached, key=lambda success: success.rank1.value), **found)
+
+
+def highest(estimates: Sequence[Estimate | None]) -> Estimate | None:
+    """The estimate with the highest value; None where there is none."""
+    known = [estimate for estimate in estimates if estimate is not None]
+    return max(known, key=lambda estimate: estimate.value) if known else None
 
 
 def places(scores: NDArray[np.floating], true: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -164,14 +185,35 @@ def accepted_share(
         far: False accept rate, in (0, 1).
         weights: How often each probe counts, shape (P,).
     """
-    weights = np.ones(len(own)) if weights is None else weights
-    flat = others.ravel()
-    order = np.argsort(flat)[::-1]
-    passed = np.cumsum(np.repeat(weights, others.shape[1])[order])
-    allowed = far * passed[-1]
-    stop = int(np.searchsorted(passed, allowed, side="right"))
-    threshold = flat[order[stop]] if stop < len(order) else -np.inf  # the first that may not pass
-    return float(np.average(own > threshold, weights=weights))
+    return _Curve.of(own, others).share(far, np.ones(len(own)) if weights is None else weights)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Curve:
+    """Scores of others from high to low, with the probe of each: sorted once, for all resamples."""
+
+    own: NDArray[np.floating]
+    scores: NDArray[np.floating]
+    probes: NDArray[np.int64]
+    width: int
+
+    @classmethod
+    def of(cls, own: NDArray[np.floating], others: NDArray[np.floating]) -> _Curve:
+        order = np.argsort(others, axis=None)[::-1]
+        return cls(own, others.ravel()[order], order // others.shape[1], others.shape[1])
+
+    def share(self, far: float, weights: NDArray[np.float64]) -> float:
+        allowed = far * weights.sum() * self.width
+        # Only the highest scores matter where few may pass.
+        top = len(self.scores)
+        if far < 0.1:
+            top = min(top, int(4 * far * top) + 100)
+        passed = np.cumsum(weights[self.probes[:top]])
+        if passed[-1] <= allowed:
+            passed = np.cumsum(weights[self.probes])
+        stop = int(np.searchsorted(passed, allowed, side="right"))
+        threshold = self.scores[stop] if stop < len(self.scores) else -np.inf  # the first that may not pass
+        return float(np.average(self.own > threshold, weights=weights))
 
 
 def measure(
@@ -182,7 +224,8 @@ def measure(
     Args:
         scores: Of each probe with each person, shape (P, K), higher for likelier.
         true: Number of each probe's person, shape (P,).
-        seed: Of the bootstrap, which draws people with all their probes.
+        seed: Of the bootstrap, which draws people with all their probes. Where it has no width, since all
+            are right or none is, the interval is the exact one for as many faces as there are people.
         resamples: Of the bootstrap.
 
     Raises:
@@ -193,23 +236,25 @@ def measure(
     place = places(scores, true)
     own = scores[np.arange(len(true)), true]
     others = scores[np.arange(scores.shape[1]) != true[:, None]].reshape(len(true), -1)
+    curve = _Curve.of(own, others)
+    people = len(np.unique(true))
 
-    def estimate(statistic: Callable[[NDArray[np.float64]], float], count: int) -> Estimate:
-        return bootstrap(statistic, len(true), seed=seed, resamples=count, people=true)
+    def estimate(statistic: Statistic) -> Estimate:
+        found = bootstrap(statistic, len(true), seed=seed, resamples=resamples, people=true)
+        if found.low == found.high and found.value in {0, 100}:
+            exact = clopper_pearson(people if found.value else 0, people)
+            return Estimate(found.value, 100 * exact.low, 100 * exact.high)
+        return found
 
     def within(rank: int) -> Estimate:
         hits = place <= rank
-        return estimate(lambda weights: 100 * float(np.average(hits, weights=weights)), resamples)
+        return estimate(lambda weights: 100 * float(np.average(hits, weights=weights)))
 
-    def accepted(far: float) -> Estimate:
-        # Sorting the many impostors anew takes time: a tenth of the resamples gives the ends to a point.
-        return estimate(
-            lambda weights: 100 * accepted_share(own, others, far, weights), max(resamples // 10, 1)
-        )
+    def accepted(far: float) -> Estimate | None:
+        if others.size * far < 1:
+            return None
+        return estimate(lambda weights: 100 * curve.share(far, weights))
 
-    return Success(within(1), within(5), accepted(1e-2), accepted(1e-3), _roc(own, others))
-
-
-def _roc(own: NDArray[np.floating], others: NDArray[np.floating]) -> tuple[tuple[float, float], ...]:
-    rates = np.logspace(-4, 0, 33)
-    return tuple((100 * float(far), 100 * accepted_share(own, others, float(far))) for far in rates[:-1])
+    rates = [float(far) for far in np.logspace(-4, 0, 33)[:-1] if others.size * far >= 1]
+    roc = tuple((100 * far, 100 * curve.share(far, np.ones(len(own)))) for far in rates)
+    return Success(within(1), within(5), accepted(1e-2), accepted(1e-3), roc)

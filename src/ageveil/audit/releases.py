@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from ageveil.audit.people import People
+from ageveil import anonymization
+from ageveil.alignment import CROP_SIZE
 from ageveil.audit.recognition import Recogniser, embed
-from ageveil.training.faces import hide
+from ageveil.audit.reidentification import normalized
+from ageveil.training.faces import REPEATABLE, hide
 from ageveil.types import CanonicalCrop
 
 # Standard deviations between frames of one camera: landmarks move by a pixel or two of 224.
 _ROTATION_DEGREES, _LOG_SCALE, _SHIFT = 1.5, 0.015, 0.006
-_BATCH = 64
+
+FUSIONS = 2
+"""Ways in which several frames are fused: the mean of their embeddings, and the embedding of their mean."""
 
 
 def jittered(crop: CanonicalCrop, rng: np.random.Generator) -> CanonicalCrop:
@@ -37,7 +42,7 @@ def jittered(crop: CanonicalCrop, rng: np.random.Generator) -> CanonicalCrop:
     return CanonicalCrop(np.asarray(pixels, np.uint8), landmarks, crop.to_image, crop.outside)
 
 
-def release(crop: CanonicalCrop, approach: str, number: int, seed: list[int]) -> NDArray[np.uint8]:
+def release(crop: CanonicalCrop, approach: str, number: int, seed: Sequence[int]) -> NDArray[np.uint8]:
     """What leaves the device for one frame: the first is the crop as it is, later ones are jittered.
 
     Draws and keys are fresh for each frame; they come from the seed, so that an audit can be repeated (but
@@ -60,41 +65,76 @@ def release(crop: CanonicalCrop, approach: str, number: int, seed: list[int]) ->
     return hide(jittered(crop, rng) if number else crop, approach, rng).pixels
 
 
-def embeddings(
-    people: People,
-    faces: NDArray[np.int64],
+def seen(
+    crop: Callable[[int], CanonicalCrop],
+    faces: Sequence[int],
     approach: str,
-    number: int,
+    counts: Sequence[int],
     recogniser: Recogniser,
     *,
     seed: int = 0,
     threads: int = 0,
     advance: Callable[[], None] = lambda: None,
 ) -> NDArray[np.float32]:
-    """Embeddings of some people's faces behind an approach, one frame of each.
+    """What a recogniser sees of some faces behind an approach, from one frame of each or from several.
 
     Args:
-        people: Whose faces.
-        faces: Numbers of faces in `people`, shape (N,).
+        crop: Number of a face -> its bare crop.
+        faces: Numbers.
         approach: Name in `ageveil.anonymization.APPROACHES`; "original" for the bare face.
-        number: Of the frame.
+        counts: Numbers of frames that are fused, ascending from 1.
         recogniser: Looks at them.
         seed: Of draws, keys and jitter.
         threads: Of the network; 0 uses all cores.
-        advance: Called after each face.
+        advance: Called after each frame of each face.
 
     Returns:
-        Shape (N, D).
+        Shape (N, C, 2, D): for each face and count the mean of the frames' embeddings, and the embedding of
+        the mean of the frames. With one frame the two are one.
 
     Raises:
         ValueError: Unknown approach.
         ModelError: As `ageveil.audit.recognition.embed`.
     """
-    rows = []
-    for start in range(0, len(faces), _BATCH):
-        part = faces[start : start + _BATCH].tolist()
-        pixels = np.stack([release(people.crop(face), approach, number, [seed, face]) for face in part])
-        rows.append(embed(pixels, recogniser, threads=threads))
-        for _ in part:
+    crops = [crop(face) for face in faces]
+    rows: NDArray[np.float64] | None = None
+    total = np.zeros((len(crops), CROP_SIZE, CROP_SIZE, 3), np.float32)
+    found: list[NDArray[np.float64]] = []
+    for number in range(counts[-1]):
+        frames = np.stack(
+            [release(one, approach, number, [seed, face]) for one, face in zip(crops, faces, strict=True)]
+        )
+        new = normalized(embed(frames, recogniser, threads=threads))
+        rows = new if rows is None else rows + new
+        total += frames
+        if number + 1 in counts:
+            mean = np.rint(total / (number + 1)).astype(np.uint8)
+            means = new if number == 0 else normalized(embed(mean, recogniser, threads=threads))
+            found.append(np.stack([normalized(rows), means], 1))
+        for _ in crops:
             advance()
-    return np.concatenate(rows)
+    return np.stack(found, 1).astype(np.float32)
+
+
+def draws_at_random(approach: str) -> bool:
+    """Whether two releases of one picture differ, though its owner wants them to be read: a mosaic's do."""
+    if anonymization.get_approach(approach).cipher is not None:
+        return False
+    one, two = (release(_test_card(), approach, 0, [seed]) for seed in (0, 1))
+    return not np.array_equal(one, two)
+
+
+def behaviour(approach: str) -> str:
+    """Digest of what an approach and the jitter do to a fixed picture: it changes when either does."""
+    digest = hashlib.sha256(approach.encode())
+    for name, number in (("original", 1), (approach, 0)):
+        if name in REPEATABLE:
+            digest.update(release(_test_card(), name, number, [0]).tobytes())
+    return digest.hexdigest()
+
+
+def _test_card() -> CanonicalCrop:
+    """A crop of noise with eyes at their places."""
+    pixels = np.random.default_rng(0).integers(0, 256, (CROP_SIZE, CROP_SIZE, 3), np.uint8)
+    eyes = np.array([[0.23, 0.299], [0.364, 0.299], [0.617, 0.299], [0.751, 0.299], [0.49, 0.62]])
+    return CanonicalCrop(pixels, eyes[[3, 2, 0, 1, 4]] * CROP_SIZE, np.eye(2, 3), 0.0)

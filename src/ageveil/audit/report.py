@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
+
 from ageveil import anonymization
 from ageveil.audit import cryptanalysis
-from ageveil.audit.attack import FIGURES, Found, Plan
+from ageveil.audit.attack import Found, Plan
 from ageveil.audit.people import People
+from ageveil.audit.reidentification import FIGURES, Success
 from ageveil.evaluation import accuracy
 from ageveil.evaluation.accuracy import Estimates, as_json
 from ageveil.evaluation.report import kept
@@ -19,7 +22,8 @@ from ageveil.types import Image
 AUDIT_VERSION = 1
 """Of the layout of the JSON."""
 
-# Percent of faces that are named: from here on an approach hides nothing from software, or hardly anything.
+# Percent of faces that are named beyond guessing: from the first on an approach hides from people alone,
+# up to the second it hides from the software that was tried.
 _NAMED_BY_SOFTWARE, _HARD_TO_NAME = 50.0, 10.0
 
 
@@ -43,13 +47,14 @@ def build(
     Returns:
         JSON values; figures are in percent, with 95 % intervals over people or, for ages, over faces.
     """
-    margin = any(recogniser.margin for recogniser in plan.recognisers)
+    lower_bound = not any(recogniser.margin for recogniser in plan.recognisers)
     by_approach = {approach: estimates for (approach, _), estimates in (ages or {}).items()}
     return {
         "audit_version": AUDIT_VERSION,
         "people": people.count,
         "gallery": int(people.gallery.sum()),
         "probes": int((~people.gallery).sum()),
+        "fused_probes": plan.fused_probes,
         "left_out": dict(people.left_out),
         "chance": 100 / people.count,
         "seed": plan.seed,
@@ -58,57 +63,73 @@ def build(
             {"name": recogniser.name, "source": recogniser.source, "margin": recogniser.margin}
             for recogniser in plan.recognisers
         ],
-        "lower_bound": not margin,
+        "lower_bound": lower_bound,
         "releases": list(plan.releases),
         "model": next((model for _, model in ages or {}), None),
         "approaches": {
             approach: {
                 **_attacked(reached, plan),
                 "age": _age(by_approach.get(approach), by_approach.get("original"), plan.seed, resamples),
-                "verdict": verdict(
-                    approach, reached, people.count, plan.releases[-1], lower_bound=not margin
-                ),
+                "reversible": anonymization.get_approach(approach).reversible,
+                "verdict": verdict(approach, reached, people.count, plan.releases, lower_bound=lower_bound),
             }
             for approach, reached in found.items()
         },
     }
 
 
-def ciphers(crop: Image, seed: int) -> dict[str, Any]:
+def colourful(people: People, *, among: int = 20) -> Image:
+    """The crop with most colour among the first faces: a grey one has too few values for some attacks."""
+    crops = [people.crop(number).pixels for number in range(min(among, len(people)))]
+    return max(crops, key=lambda crop: len(np.unique(crop.reshape(-1, 3), axis=0)))
+
+
+def ciphers(
+    crop: Image, seed: int, *, search_side: int = 32, advance: Callable[[int], None] = lambda _: None
+) -> dict[str, Any]:
     """Attack the ciphers on one face, and say what they leave.
 
     Args:
         crop: Canonical crop, shape (S, S, 3).
         seed: Of the keys that are looked for.
+        search_side: As for `ageveil.audit.cryptanalysis.attack_ciphers`.
+        advance: Called with the number of keys that were tried since the last call, `search_side` ** 4 in
+            all.
     """
+    attacks = cryptanalysis.attack_ciphers(crop, seed, search_side=search_side, advance=advance)
+    side = 6
     return {
-        "attacks": [asdict(attack) for attack in cryptanalysis.attack_ciphers(crop, seed)],
+        "attacks": [asdict(attack) for attack in attacks],
         "residues": [asdict(residue) for residue in cryptanalysis.residues(crop, seed)],
         "permutation_keys": (crop.shape[0] * crop.shape[1]) ** 2,
+        "distinct": {
+            "side": side, "keys": side**4, "orders": cryptanalysis.distinct_orders(side, side),
+        },
         "des_days": cryptanalysis.des_search_days(cryptanalysis.DEEP_CRACK),
-    }
+    }  # fmt: skip
 
 
 def _attacked(found: Found, plan: Plan) -> dict[str, Any]:
-    def at(count: int) -> dict[str, Any]:
-        return {
-            attacker: {
-                **{name: as_json(getattr(found.success[attacker, count], name)) for name in FIGURES},
-                "recogniser": found.by[attacker, count],
-            }
-            for attacker in plan.attackers
-        }
+    def figures(success: Success) -> dict[str, Any]:
+        return {figure: as_json(getattr(success, figure)) for figure in FIGURES}
+
+    def highest(frames: int | None) -> dict[str, Any]:
+        return {figure: as_json(found.strongest(figure, frames)) for figure in FIGURES}
 
     return {
-        "reidentification": at(1),
-        "releases": {str(count): at(count) for count in plan.releases[1:]},
-        "strongest": {
-            str(count): {name: as_json(found.strongest(name, count)) for name in FIGURES}
-            for count in plan.releases
+        "reidentification": {
+            attacker: {**figures(success), "recogniser": found.by[attacker]}
+            for attacker, success in found.once.items()
         },
-        "roc": {
-            attacker: [list(point) for point in found.success[attacker, 1].roc] for attacker in plan.attackers
+        "strongest": highest(None),
+        "releases": {
+            str(frames): {
+                **{attacker: figures(found.fused[attacker, frames]) for attacker in plan.attackers},
+                "strongest": highest(frames),
+            }
+            for frames in sorted({frames for _, frames in found.fused})
         },
+        "roc": {attacker: [list(point) for point in success.roc] for attacker, success in found.once.items()},
     }
 
 
@@ -126,33 +147,43 @@ def _age(
     }
 
 
-def verdict(approach: str, found: Found, people: int, releases: int, *, lower_bound: bool) -> str:
+def verdict(approach: str, found: Found, people: int, releases: Sequence[int], *, lower_bound: bool) -> str:
     """What a privacy officer needs to know of an approach, in a sentence or two.
 
     >>> from ageveil.evaluation.intervals import Estimate
     >>> figure = Estimate(88.0, 84.0, 92.0)
-    >>> success = Success(figure, figure, figure, figure, ())
-    >>> found = Found({("naive", 1): success}, {("naive", 1): "x"}, 1.0)
-    >>> verdict("mosaic", found, 100, 1, lower_bound=False)
-    'Hides from people, not from software: named 88 of 100 faces among 100 people.'
+    >>> found = Found({"naive": Success(figure, figure, figure, figure, ())}, {}, {"naive": "x"}, 1.0)
+    >>> verdict("mosaic", found, 100, (1,), lower_bound=False)
+    'Hides from people, not from software: it named 88 of 100 faces among 100 people.'
     """
-    named = found.strongest("rank1", 1).value
-    more = found.strongest("rank1", releases).value
-    share = f"named {named:.0f} of 100 faces among {people} people"
-    if releases > 1:
-        share += f", {more:.0f} of 100 from {releases} frames"
-    worst = max(named, more)
-    if anonymization.get_approach(approach).hides == "nothing":
-        text = f"The bare face: software {share}"
-    elif worst >= _NAMED_BY_SOFTWARE:
+    entry = anonymization.get_approach(approach)
+    named = _rank1(found, None)
+    share = f"it named {named:.0f} of 100 faces among {people} people"
+    worst = named
+    if found.fused:
+        several = _rank1(found, releases[-1])
+        share += f", {several:.0f} of 100 from {releases[-1]} frames"
+        worst = max(worst, several)
+    beyond = 100 * (worst - found.chance) / (100 - found.chance)
+    if entry.hides == "nothing":
+        text = f"The bare face, which hides nothing from software: {share}"
+    elif entry.reversible:
+        text = (
+            f"A cipher: {entry.summary}. Whoever has or finds the key sees the bare face. Software without "
+            f"it hardly helps: {share} (guessing: {found.chance:.1f})"
+        )
+    elif beyond >= _NAMED_BY_SOFTWARE:
         text = f"Hides from people, not from software: {share}"
-    elif worst >= _HARD_TO_NAME:
+    elif beyond >= _HARD_TO_NAME:
         text = f"Hides from people, and in part from software: {share} (guessing: {found.chance:.1f})"
     else:
         text = f"Software hardly names anybody: {share} (guessing: {found.chance:.1f})"
-    if anonymization.get_approach(approach).reversible:
-        text += ". Whoever has or finds the key sees the bare face"
     return f"{text}." + (" A lower bound: stronger recognisers exist." if lower_bound else "")
+
+
+def _rank1(found: Found, frames: int | None) -> float:
+    reached = found.strongest("rank1", frames)
+    return reached.value if reached is not None else 0.0
 
 
 def as_text(report: Mapping[str, Any]) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 import traceback
 
@@ -24,6 +25,7 @@ _EXTRAS = {
 def main() -> None:
     """Run the command line. Every error that a user can meet ends in one line and a documented exit code."""
     _print_whatever_the_encoding()
+    _end_orderly_when_told()
     try:
         from ageveil.cli.app import app
 
@@ -35,6 +37,12 @@ def main() -> None:
     except BaseException as error:
         code = _report(error)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _end_orderly_when_told() -> None:
+    """Treat a request to end, as from `timeout` or a service manager, as Ctrl-C: temporary files go."""
+    with contextlib.suppress(ValueError):  # only the main thread may say so
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def _print_whatever_the_encoding() -> None:

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 import time
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from ageveil.cli import options
 from ageveil.cli.circumstances import circumstances, commit, without_folder
-from ageveil.cli.output import console, print_json, progress, shown
+from ageveil.cli.output import Progress, console, print_json, progress, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from ageveil.evaluation.accuracy import Estimates
+    from ageveil.evaluation.accuracy import Faces
 
 _QUICK_PEOPLE = 40
+_ATTRIBUTE_FACES = 1000
+# Side in pixels of the encrypted face whose key is searched, and of the one of a quick audit.
+_SEARCHED = {False: 32, True: 16}
 
 
 def audit(
@@ -29,6 +32,10 @@ def audit(
     ages: Annotated[
         str | None,
         typer.Option(help="Faces with ages, as utkface:DIR or prepared:DIR, for what hiding costs."),
+    ] = None,
+    members: Annotated[
+        str | None,
+        typer.Option(help="The estimator's training data, named as --ages: can it be told who was in it?"),
     ] = None,
     approach: Annotated[str, typer.Option(help="One approach, several with commas between, or all.")] = "all",
     recogniser: Annotated[
@@ -61,14 +68,15 @@ def audit(
     """
     start, began_at = time.monotonic(), commit()
     from ageveil.anonymization import get_approach
-    from ageveil.audit import attack, page, report
+    from ageveil.audit import attack, inference, page, report
     from ageveil.audit.people import choose, find_people
-    from ageveil.audit.recognition import get_recogniser
-    from ageveil.evaluation import plots
+    from ageveil.audit.recognition import check, get_recogniser
+    from ageveil.evaluation import accuracy, plots
     from ageveil.files import make_directory, write_text
 
     plots.check_installed()
-    make_directory(out)
+    if cache is not None and (cache.resolve() == out.resolve() or out.resolve() in cache.resolve().parents):
+        raise ValueError("the cache holds bare faces: keep it outside --out, which is for others to see")
     plan = attack.Plan(
         options.approaches(approach),
         [get_recogniser(name.strip()) for name in recogniser.split(",")],
@@ -76,18 +84,58 @@ def audit(
         releases=(1,) if quick else options.numbers(releases),
         seed=seed,
     )
-    with tempfile.TemporaryDirectory() as temporary:  # unless there is a cache
-        place = cache or Path(temporary)
-        with progress("faces of people", None, quiet=quiet) as bar:
-            crops = find_people(faces, place / "faces", workers=workers, advance=bar.advance)
-        chosen = choose(crops, people=people or (_QUICK_PEOPLE if quick else None), seed=seed)
-        with progress("attacks", plan.steps(chosen), quiet=quiet) as bar:
-            found = attack.run(chosen, plan, cache=place / "embeddings", advance=bar.advance)
-        face = chosen.crop(0).pixels
-    estimates = _ages(ages, plan.approaches, model, licence, limit, seed, workers, quiet=quiet)
-    record = report.build(found, chosen, plan, estimates)
-    if any(get_approach(name).cipher for name in plan.approaches):
-        record["ciphers"] = report.ciphers(face, seed)
+    for entry in plan.recognisers:
+        check(entry)
+    # What is wrong with the ages shows before the long work.
+    aged = None if ages is None else _open_ages(ages, model, licence, limit, seed)
+    trained = None if members is None else _open_ages(members, model, licence, None, seed)
+    make_directory(out)
+    number = people or (_QUICK_PEOPLE if quick else None)
+    with contextlib.ExitStack() as kept:
+
+        def bar(title: str, total: int) -> Progress:
+            return kept.enter_context(progress(title, total, quiet=quiet))
+
+        place = cache or Path(kept.enter_context(tempfile.TemporaryDirectory()))
+        crops = find_people(
+            faces, place / "faces", people=number, seed=seed, workers=workers,
+            announce=lambda total: bar("faces of people", total).advance,
+        )  # fmt: skip
+        chosen = choose(crops, people=number, seed=seed)
+        found = attack.run(
+            chosen, plan, cache=cache and cache / "embeddings",
+            advance=bar("attacks", plan.steps(chosen)).advance,
+        )  # fmt: skip
+        estimates = None
+        if aged is not None:
+            names = dict.fromkeys(["original", *plan.approaches])
+            estimates = accuracy.estimate_all(
+                aged[0], [(name, aged[1]) for name in names], seed=seed, workers=workers,
+                advance=bar("ages", len(aged[0].images)).advance,
+            )  # fmt: skip
+        record = report.build(found, chosen, plan, estimates)
+        if aged is not None:
+            count = min(_ATTRIBUTE_FACES, len(aged[0].images))
+            told = inference.attributes(
+                aged[0], plan.approaches, plan.recognisers[0], limit=count, seed=seed,
+                advance=bar("attributes", count * len(plan.approaches)).advance,
+            )  # fmt: skip
+            record["attributes"] = {
+                name: {trait: asdict(found) for trait, found in traits.items()}
+                for name, traits in told.items()
+            }
+        if trained is not None:
+            seen = inference.memberships(
+                trained[0], plan.approaches, trained[1], seed=seed, workers=workers,
+                advance=bar("membership", len(trained[0].images)).advance,
+            )  # fmt: skip
+            record["membership"] = {name: asdict(found) for name, found in seen.items()}
+        if any(get_approach(name).cipher for name in plan.approaches):
+            side = _SEARCHED[quick]
+            tried = bar("keys", side**4)
+            record["ciphers"] = report.ciphers(
+                report.colourful(chosen), seed, search_side=side, advance=tried.advance_by
+            )
     record["run"] = circumstances(began_at, time.monotonic() - start) | {
         "faces": without_folder(str(faces)),
         "ages": None if ages is None else without_folder(ages),
@@ -101,30 +149,15 @@ def audit(
     return 0
 
 
-def _ages(
-    data: str | None,
-    approaches: Sequence[str],
-    model: str | None,
-    licence: options.Licence,
-    limit: int | None,
-    seed: int,
-    workers: int | None,
-    *,
-    quiet: bool,
-) -> dict[tuple[str, str], Estimates] | None:
-    """What an estimator says of faces with known ages, behind each approach and bare."""
-    if data is None:
-        return None
+def _open_ages(
+    data: str, model: str | None, licence: Literal["any", "permissive"], limit: int | None, seed: int
+) -> tuple[Faces, str]:
+    """Faces with known ages, and the estimator that is asked."""
     from ageveil import estimation, pipeline
     from ageveil.evaluation import accuracy
 
     faces = accuracy.open_faces(data, pipeline.Pipeline(allow_others=True), limit=limit, seed=seed)
-    chosen = accuracy.choose_model(estimation.choose_model(model, licence), faces, licence)
-    names = dict.fromkeys(["original", *approaches])
-    with progress("ages", len(faces.images), quiet=quiet) as bar:
-        return accuracy.estimate_all(
-            faces, [(name, chosen) for name in names], seed=seed, workers=workers, advance=bar.advance
-        )
+    return faces, accuracy.choose_model(estimation.choose_model(model, licence), faces, licence)
 
 
 def _show(record: dict[str, Any], out: Path) -> None:

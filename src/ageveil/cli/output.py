@@ -75,9 +75,13 @@ def print_json(value: Any) -> None:
 
 @dataclass(slots=True)
 class Progress:
-    """A progress bar; `advance` is called once for each finished item."""
+    """A progress bar; `advance` is called once for each finished item, or `advance_by` with their number."""
 
-    advance: Callable[[], None]
+    advance_by: Callable[[int], None]
+
+    def advance(self) -> None:
+        """One more item is finished."""
+        self.advance_by(1)
 
 
 @contextmanager
@@ -85,7 +89,7 @@ def progress(title: str, total: int | None, *, quiet: bool) -> Iterator[Progress
     """Show a bar on a terminal's standard error while more than one item is worked on."""
     screen = console(stderr=True)
     if quiet or not screen.is_terminal or total == 1:
-        yield Progress(lambda: None)
+        yield Progress(lambda _: None)
         return
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as RichProgress
@@ -93,7 +97,7 @@ def progress(title: str, total: int | None, *, quiet: bool) -> Iterator[Progress
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with RichProgress(*columns, console=screen, transient=True) as bar:
         task = bar.add_task(title, total=total)
-        yield Progress(lambda: bar.advance(task))
+        yield Progress(lambda count: bar.advance(task, count))
 
 
 @dataclass(frozen=True, slots=True)
