@@ -22,10 +22,7 @@ def circumstances(commit: str, seconds: float) -> dict[str, Any]:
         commit: As `commit` gave it when the work began.
         seconds: That the work took.
     """
-    software = [
-        f"Python {platform.python_version()}",
-        *(f"{package} {version(package)}" for package in _PACKAGES),
-    ]
+    software = [f"{package} {version(package)}" for package in _PACKAGES]
     return {
         "command": without_folder(shlex.join(["ageveil", *sys.argv[1:]])),
         "commit": commit,

@@ -133,9 +133,11 @@ def frontier_plot(points: Sequence[tuple[str, dict[str, float], dict[str, float]
                 named["value"], share["value"], xerr=spread[0], yerr=spread[1],
                 color=style["color"], marker=style["marker"], markersize=6, linewidth=1, label=name,
             )  # fmt: skip
+            left = named["value"] > 85  # or the name would leave the plot
             axis.annotate(
-                name, (named["value"], share["value"]), (5, 5), textcoords="offset points", color=_INK
-            )
+                name, (named["value"], share["value"]), (-7 if left else 7, 6),
+                textcoords="offset points", ha="right" if left else "left", color=_INK,
+            )  # fmt: skip
         axis.set_xlim(-2, 102)
         axis.set_xlabel("faces that the strongest attacker names, %")
         axis.set_ylabel("age accuracy kept, % of the bare face's")
