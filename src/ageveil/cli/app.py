@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from ageveil.cli.anonymize import anonymize
+from ageveil.cli.approaches import approaches
 from ageveil.cli.audit import audit
 from ageveil.cli.boards import boards
 from ageveil.cli.calibrate import calibrate
@@ -38,6 +39,7 @@ for _verb in (
     decrypt,
     boards,
     models,
+    approaches,
     sheet,
     evaluate,
     calibrate,
