@@ -123,7 +123,7 @@ def test_verdicts_are_shown(run, cache, tmp_path):
     ("words", "code", "says"),
     [
         (["--recogniser", "arcface"], 2, "unknown recogniser 'arcface'"),
-        (["--recogniser", "gone.onnx"], 12, "cannot read the recogniser"),
+        (["--recogniser", "gone.onnx"], 12, "gone.onnx cannot be read"),
         (["--recogniser", "dlib-resnet,dlib-resnet"], 2, "two recognisers have the name"),
         (["--approach", "nothing"], 2, "unknown approach 'nothing'"),
         (["--releases", "5,1"], 2, "releases ascend from 1"),

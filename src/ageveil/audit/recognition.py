@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from numpy.typing import NDArray
 
 from ageveil.alignment import LEFT_EYE, RIGHT_EYE
 from ageveil.errors import ModelError
-from ageveil.runtime import Session, Weights, locate, open_session
+from ageveil.runtime import Session, Weights, checksum, locate, open_session
 
 _BATCH = 64
 
@@ -79,11 +78,7 @@ def get_recogniser(name: str) -> Recogniser:
             f"unknown recogniser {name!r}; choose one of {', '.join(RECOGNISERS)} or an .onnx file"
         )
     path = Path(name)
-    try:
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise ModelError(f"cannot read the recogniser {name!r}: {error.strerror}") from error
-    weights = Weights(None, name, digest, "LicenseRef-unknown", name, name)
+    weights = Weights(None, name, checksum(path), "LicenseRef-unknown", name, name)
     return Recogniser(path.stem, weights, margin=None, source=name)
 
 
