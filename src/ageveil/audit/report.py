@@ -79,7 +79,7 @@ def build(
 
 
 def colourful(people: People, *, among: int = 20) -> Image:
-    """The crop with most colour among the first faces: a grey one has too few values for some attacks."""
+    """The crop with most colour among the first faces: few colours slow an attack, or stop it."""
     crops = [people.crop(number).pixels for number in range(min(among, len(people)))]
     return max(crops, key=lambda crop: len(np.unique(crop.reshape(-1, 3), axis=0)))
 
