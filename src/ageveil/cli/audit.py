@@ -68,7 +68,9 @@ def audit(
     """
     start, began_at = time.monotonic(), commit()
     from ageveil.anonymization import get_approach
-    from ageveil.audit import attack, inference, page, report
+    from ageveil.audit import attack, page, report
+    from ageveil.audit.attributes import attributes
+    from ageveil.audit.membership import memberships
     from ageveil.audit.people import choose, find_people
     from ageveil.audit.recognition import check, get_recogniser
     from ageveil.evaluation import accuracy, plots
@@ -116,7 +118,7 @@ def audit(
         record = report.build(found, chosen, plan, estimates)
         if aged is not None:
             count = min(_ATTRIBUTE_FACES, len(aged[0].images))
-            told = inference.attributes(
+            told = attributes(
                 aged[0], plan.approaches, plan.recognisers[0], limit=count, seed=seed,
                 advance=bar("attributes", count * len(plan.approaches)).advance,
             )  # fmt: skip
@@ -125,7 +127,7 @@ def audit(
                 for name, traits in told.items()
             }
         if trained is not None:
-            seen = inference.memberships(
+            seen = memberships(
                 trained[0], plan.approaches, trained[1], seed=seed, workers=workers,
                 advance=bar("membership", len(trained[0].images)).advance,
             )  # fmt: skip
