@@ -1,11 +1,16 @@
 """Attributes: read where a face shows them, and not where it does not."""
 
+from dataclasses import replace
+from typing import NamedTuple
+
 import numpy as np
 import pytest
 from sklearn.metrics import balanced_accuracy_score
 
 from ageveil.audit import attributes
 from ageveil.audit.attributes import read_attribute
+from ageveil.audit.recognition import RECOGNISERS
+from ageveil.errors import UnusableFaceError
 
 
 @pytest.fixture
@@ -58,5 +63,53 @@ def test_rare_values_and_unknown_labels_are_left_out(rng):
 
 
 def test_one_value_cannot_be_told_apart(rng):
-    with pytest.raises(ValueError, match="two values or more"):
+    with pytest.raises(ValueError, match="two values or more with 5 faces each, got 1"):
         read_attribute(rng.normal(size=(20, 4)), ["a"] * 18 + ["b"] * 2)
+
+
+class Faces(NamedTuple):
+    """What `attributes` asks of faces: the crops of the tests' people, with other words beside them."""
+
+    images: tuple
+    crops: object
+
+    def crop(self, number):
+        if number == 0:
+            raise UnusableFaceError("as a profile is")
+        return self.crops.crop(number)
+
+
+@pytest.fixture
+def faces(crops):
+    """Eighteen faces, of which the first cannot be used: ten of one gender; four of the rarer race."""
+    images = [
+        replace(image, gender=("female", "male")[number < 10], race=("a", "b")[number >= 14])
+        for number, image in enumerate(crops.images)
+    ]
+    return Faces(tuple(images), crops)
+
+
+def test_what_too_few_faces_state_is_left_out(faces):
+    steps = []
+    found = attributes.attributes(
+        faces, ["mask", "original"], RECOGNISERS["dlib-resnet"], advance=lambda: steps.append(1)
+    )
+    assert {approach: list(told) for approach, told in found.items()} == {
+        "mask": ["gender"], "original": ["gender"],
+    }  # fmt: skip
+    assert (found["mask"]["gender"].values, found["mask"]["gender"].faces) == (("female", "male"), 17)
+    assert len(steps) == 2 * 17
+
+
+def test_where_no_face_can_be_used_nothing_is_told(faces):
+    only = Faces(faces.images[:1], faces.crops)
+    assert attributes.attributes(only, ["mask"], RECOGNISERS["dlib-resnet"]) == {"mask": {}}
+
+
+def test_a_classifier_that_fails_is_not_taken_for_too_few_faces(faces, monkeypatch):
+    def fail(*_):
+        raise np.linalg.LinAlgError("singular")  # a ValueError
+
+    monkeypatch.setattr(attributes, "_classify", fail)
+    with pytest.raises(np.linalg.LinAlgError, match="singular"):
+        attributes.attributes(faces, ["mask"], RECOGNISERS["dlib-resnet"])

@@ -6,6 +6,7 @@ N is the number of faces, D of an embedding's dimensions.
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -61,13 +62,9 @@ def read_attribute(
     Raises:
         ValueError: Fewer than two values have a face for each part.
     """
-    counts: dict[str, int] = {}
-    for label in labels:
-        if label is not None:
-            counts[label] = counts.get(label, 0) + 1
-    values = tuple(sorted(value for value, count in counts.items() if count >= _FOLDS))
+    values = _common(labels)
     if len(values) < 2:
-        raise ValueError(f"expected two values or more with {_FOLDS} faces each, got {counts}")
+        raise ValueError(f"expected two values or more with {_FOLDS} faces each, got {len(values)}")
     known = np.flatnonzero([label in values for label in labels])
     true = np.array([values.index(str(labels[face])) for face in known.tolist()])
     rows = normalized(np.asarray(embeddings)[known])
@@ -84,6 +81,12 @@ def read_attribute(
 
     estimate = bootstrap(recall, len(known), seed=seed, resamples=resamples)
     return Attribute(estimate, 100 / len(values), values, len(known))
+
+
+def _common(labels: Sequence[str | None]) -> tuple[str, ...]:
+    """The values that have a face for each part, sorted."""
+    counts = Counter(label for label in labels if label is not None)
+    return tuple(sorted(value for value, count in counts.items() if count >= _FOLDS))
 
 
 def _parts(true: NDArray[np.int64], seed: int) -> NDArray[np.int64]:
@@ -150,10 +153,8 @@ def attributes(
             rows[approach].append(looked[:, 0, 0])
             for _ in crops:
                 advance()
-    found: dict[str, dict[str, Attribute]] = {}
-    for approach, parts in rows.items():
-        found[approach] = {}
-        for trait, stated in labels.items():
-            with contextlib.suppress(ValueError):  # too few of them
-                found[approach][trait] = read_attribute(np.concatenate(parts), stated, seed=seed)
-    return found
+    enough = [trait for trait, stated in labels.items() if len(_common(stated)) > 1]
+    return {
+        approach: {trait: read_attribute(np.concatenate(parts), labels[trait], seed=seed) for trait in enough}
+        for approach, parts in rows.items()
+    }
