@@ -226,6 +226,17 @@ def test_the_worst_of_both_decides_the_verdict(rank1, frames, says):
     assert "lower bound" not in said
 
 
+@pytest.mark.parametrize("rank1", [1.0, 70.0])
+def test_of_a_cipher_the_verdict_tells_what_was_measured_and_no_more(rank1):
+    figure = Estimate(rank1, rank1, rank1)
+    reached = Found({"naive": Success(figure, figure, figure, figure, ())}, {}, {"naive": "x"}, 2.0)
+    said = report.verdict("des-ecb", reached, 50, (1,), lower_bound=False)
+    assert said.startswith("A cipher: ")
+    assert said.endswith(
+        f"Without it, software named {rank1:.0f} of 100 faces among 50 people (guessing: 2.0)."
+    )
+
+
 @pytest.fixture(scope="module")
 def celebrities(ageveil_data, tmp_path_factory):
     """Twenty people of LFW, four faces each."""

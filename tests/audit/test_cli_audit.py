@@ -1,7 +1,11 @@
 """`ageveil audit` as its users meet it."""
 
+import contextlib
+import itertools
 import json
 import os
+import pty
+import re
 import subprocess
 import sys
 import time
@@ -123,7 +127,7 @@ def test_verdicts_are_shown(run, cache, tmp_path):
     ("words", "code", "says"),
     [
         (["--recogniser", "arcface"], 2, "unknown recogniser 'arcface'"),
-        (["--recogniser", "gone.onnx"], 12, "cannot read the recogniser"),
+        (["--recogniser", "gone.onnx"], 12, "gone.onnx cannot be read"),
         (["--recogniser", "dlib-resnet,dlib-resnet"], 2, "two recognisers have the name"),
         (["--approach", "nothing"], 2, "unknown approach 'nothing'"),
         (["--releases", "5,1"], 2, "releases ascend from 1"),
@@ -182,6 +186,28 @@ def test_ciphers_are_attacked_where_they_are_asked_for(run, cache, tmp_path, mon
     assert found["attacks"][0]["recovered"] == found["attacks"][1]["recovered"] == 100
     assert found["permutation_keys"] == 224**4
     assert "Ciphers" in (tmp_path / "index.html").read_text()
+
+
+def test_bars_follow_one_another_on_a_terminal(folder, stated, tmp_path):
+    own, other = pty.openpty()
+    words = [sys.executable, "-m", "ageveil", "audit", "--faces", folder, "--ages", f"csv:{stated}"]
+    words += ["--members", f"csv:{stated}", "--out", tmp_path, "--quick", "--approach", "mask", "--json"]
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
+    written = []
+    with subprocess.Popen(
+        [*map(str, words), "--model", "ageveil"], env=environment, stdout=subprocess.DEVNULL, stderr=other
+    ) as process:
+        os.close(other)
+        with contextlib.suppress(OSError):  # the end of a terminal that nobody writes to
+            while part := os.read(own, 4096):
+                written.append(part)
+    os.close(own)
+    assert process.returncode == 0
+    lines = re.split(r"[\r\n]+", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", b"".join(written).decode()))
+    titles = [found[1] for line in lines if (found := re.match(r"([a-z ]+?) [━╺╸]", line))]
+    assert [title for title, _ in itertools.groupby(titles)] == [
+        "faces of people", "attacks", "ages", "attributes", "membership",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("place", ["report", "report/cache", "report/../report/x"])

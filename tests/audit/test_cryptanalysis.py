@@ -36,6 +36,11 @@ def face(astronaut):
     return Pipeline().align_viewer(read_image(astronaut))[1].pixels
 
 
+@pytest.fixture(scope="module")
+def grey(face):
+    return np.repeat(face.mean(2, keepdims=True).astype(np.uint8), 3, axis=2)
+
+
 def small(face, side):
     return cv2.resize(face, (side, side), interpolation=cv2.INTER_AREA)
 
@@ -91,6 +96,48 @@ def test_one_known_picture_gives_the_key_away(face, side):
     opened = decrypt_permutation(encrypt_permutation(other, KEY), attempt.key)
     np.testing.assert_array_equal(opened, other | 1)
     assert attempt.tried < side**4 / 100
+
+
+@pytest.mark.parametrize("side", [224, 63])
+def test_a_grey_one_does_too(grey, side):
+    known = small(grey, side)
+    assert len(np.unique(known | 1)) <= 128
+    attempt = recover_key(known, encrypt_permutation(known, KEY))
+    assert (attempt.key.k1 % side**2, attempt.key.k2 % side**2) == (KEY.k1 % side**2, KEY.k2 % side**2)
+
+
+def test_colours_that_do_not_decide_on_a_key_give_none(grey):
+    # All are one colour, so that every key gives the picture back; and two colours at a size where all
+    # candidates could be tried.
+    for known in (np.full((16, 16, 3), 90, np.uint8), (small(grey, 12) > 128).astype(np.uint8) * 255):
+        attempt = recover_key(known, encrypt_permutation(known, KEY))
+        assert attempt.key is None
+        assert attempt.picture is None
+        assert attempt.tried > 0
+
+
+@pytest.mark.parametrize("count", [17, 36, 49, 60])
+@pytest.mark.parametrize("place", [0, 1, 4])
+def test_keys_for_a_place_are_those_of_a_full_search(count, place):
+    numbers = np.array([0, 3, 7])
+    found = [
+        pair
+        for keys in cryptanalysis._keys(place, numbers, count)
+        for pair in zip(*keys.tolist(), strict=True)
+    ]
+
+    def held(k1, k2):
+        """What the recurrence of the key schedule holds at the place, step by step."""
+        y, z, p = 1, 1, k1 * k2
+        for i in range(place + 1):
+            w, x = y + k2 + i, z + k1 + i
+            y += w
+            z += x + y
+            p = (p + y + z) % count
+        return p
+
+    every = [(k1, k2) for k1 in range(count) for k2 in range(count)]
+    assert sorted(found) == [pair for pair in every if held(*pair) in numbers]
 
 
 def test_a_known_picture_tells_nothing_of_a_random_permutation_or_of_des(face):
@@ -173,7 +220,7 @@ def test_tiny_pictures_are_no_trouble(size):
     assert 0 <= repeated_blocks(pixels) <= 1
 
 
-def test_an_attack_that_gives_up_says_so(face):
-    grey = np.repeat(face.mean(2, keepdims=True).astype(np.uint8), 3, axis=2)
-    attack = cryptanalysis.attack_ciphers(grey, 3, search_side=12)[1]
+def test_an_attack_that_gives_up_says_so(grey):
+    black_and_white = (grey > 128).astype(np.uint8) * 255
+    attack = cryptanalysis.attack_ciphers(black_and_white, 3, search_side=12)[1]
     assert (attack.recovered, attack.tried) == (None, 0)

@@ -109,7 +109,7 @@ def test_an_unknown_recogniser_lists_the_choices():
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(ModelError, match="cannot read the recogniser"):
+    with pytest.raises(ModelError, match=r"gone\.onnx cannot be read: No such file or directory"):
         get_recogniser(str(tmp_path / "gone.onnx"))
 
 

@@ -300,6 +300,7 @@ class _Eyes:
         self, approach: str, recogniser: Recogniser, faces: NDArray[np.int64], counts: tuple[int, ...]
     ) -> NDArray[np.float32]:
         """As `ageveil.audit.releases.seen`, from the cache where it is there."""
+        made = behaviour(approach)
         rows = []
         for start in range(0, len(faces), _BATCH):
             part = faces[start : start + _BATCH].tolist()
@@ -310,7 +311,7 @@ class _Eyes:
                     seed=self.plan.seed, threads=self.threads, advance=self.advance,
                 )  # fmt: skip
 
-            key = (recogniser.weights.sha256, approach, behaviour(approach), part, counts, self.plan.seed)
+            key = (recogniser.weights.sha256, approach, made, part, counts, self.plan.seed)
             found, there = self.cache.get(key, compute)
             if there:
                 for _ in range(len(part) * counts[-1]):

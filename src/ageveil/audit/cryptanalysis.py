@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import cv2
@@ -33,7 +33,7 @@ Oracle = Callable[[Image], Image]
 _BITS = 7  # of a channel value survive the value map
 _EARLY = 24  # places in which numbers hardly repeat, so that they are those of the recurrence
 _EXPLAINED = 0.75  # of them; a few numbers have repeated even there
-_MOST_PAIRS = 400  # of candidates for two places that a known picture may leave
+_MOST_KEYS = 2**27  # that are tried with a known picture: seconds
 _SHOWN = 128  # pixels at least that are put back to judge a key
 _CHUNK = 2048  # keys tried at a time
 _SHORTLIST = 64
@@ -104,18 +104,20 @@ def undo_order(encrypted: Image, order: NDArray[np.int64]) -> Image:
 
 
 def recover_key(known: Image, encrypted: Image) -> Attempt:
-    """Find the key from one picture that is known both bare and encrypted.
+    """Find the key from one picture that is known both bare and encrypted, in colour or in grey.
 
-    The differences of the recurrence are linear in the two keys modulo N. So where the colours of two early
-    places tell which pixels went there, one equation leaves N candidates, and the colours of other places
-    decide between them.
+    What the recurrence holds at a place is linear in the first key once the second is given. So each pixel
+    that may have gone to one early place leaves N keys or so, and the colours of other early places decide
+    between them. At 224 × 224 pixels 128 levels of grey are enough. Where too many pixels share the rarest
+    colour, as in black and white or in a large grey picture, the attack gives up.
 
     Args:
         known: Shape (H, W, 3).
         encrypted: The same picture under the key that is looked for.
 
     Returns:
-        With the key modulo N, if there is one that gives the picture back.
+        With the key modulo N, if one gives the picture back and the colours decide on it; else without key
+        and picture. `tried` is 0 where the attack gave up.
 
     Raises:
         ValueError: The pictures differ in size.
@@ -130,23 +132,26 @@ def recover_key(known: Image, encrypted: Image) -> Attempt:
         _codes(_columns(undo_values(encrypted))),
     )
     places = np.arange(min(_EARLY, count, max(2, math.isqrt(count))))
-    if len(places) < 2:
-        return Attempt(None, None, 0, time.perf_counter() - start)
     sources = [np.flatnonzero(before == after[place]) for place in places]
+    # The rarest colour first. A place whose colour the bare picture lacks tells that the two do not belong
+    # together.
+    order = np.argsort([len(found) for found in sources], kind="stable")
+    rarest = int(places[order[0]])
     tried = 0
-    # The two places whose colours are rarest.
-    one, two = np.argsort([len(found) or count for found in sources], kind="stable")[:2]
-    if 0 < len(sources[one]) * len(sources[two]) <= _MOST_PAIRS:
-        for p in sources[one].tolist():
-            for q in sources[two].tolist():
-                k1, k2 = _solve(int(one), int(two), p, q, count)
-                tried += len(k1)
-                fits = before[_schedule(k1[:, None], k2[:, None], places, count)] == after[places]
-                k1, k2 = (key[fits.mean(1) >= _EXPLAINED] for key in (k1, k2))
-                for key in map(PermutationKey, (k1 + count).tolist(), (k2 + count).tolist()):
-                    picture = decrypt_permutation(encrypted, key)
-                    if np.array_equal(picture, known | 1):
-                        return Attempt(key, picture, tried, time.perf_counter() - start)
+    fitting: list[PermutationKey] = []
+    if len(places) > 1 and 0 < len(sources[rarest]) * count <= _MOST_KEYS:
+        for candidates in _keys(rarest, sources[rarest], count):
+            tried += candidates.shape[1]
+            # One place first, as hardly any candidate passes it.
+            likely = candidates[:, _explained(candidates, places[order[1:2]], before, after) == 1]
+            likely = likely[:, _explained(likely, places, before, after) >= _EXPLAINED]
+            fitting += map(PermutationKey, *(likely + count).tolist())
+            if len(fitting) > _SHORTLIST:  # the colours do not decide
+                return Attempt(None, None, tried, time.perf_counter() - start)
+    for key in fitting:
+        picture = decrypt_permutation(encrypted, key)
+        if np.array_equal(picture, known | 1):
+            return Attempt(key, picture, tried, time.perf_counter() - start)
     return Attempt(None, None, tried, time.perf_counter() - start)
 
 
@@ -348,20 +353,33 @@ def _schedule(
     return values
 
 
-def _solve(one: int, two: int, p: int, q: int, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """All keys modulo N under which two places hold the numbers p and q but for a common shift."""
-    k1, k2 = np.array([0, 1, 0]), np.array([0, 0, 1])
-    apart = _schedule(k1, k2, np.array(two), count) - _schedule(k1, k2, np.array(one), count)
-    rest, at_k1, at_k2 = apart.tolist()
-    by_k1, by_k2, wanted = at_k1 - rest, at_k2 - rest, q - p - rest
-    k2 = np.arange(count)
-    right = (wanted - by_k2 * k2) % count
-    shared = math.gcd(by_k1 % count, count)
-    k2, right = k2[right % shared == 0], right[right % shared == 0]
+def _explained(
+    keys: NDArray[np.int64], places: NDArray[np.int64], before: NDArray[np.int64], after: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Share of some places whose colours fit keys of shape (2, K), for each key, shape (K,)."""
+    k1, k2 = keys[..., None]
+    shares: NDArray[np.float64] = (before[_schedule(k1, k2, places, len(before))] == after[places]).mean(1)
+    return shares
+
+
+def _keys(place: int, numbers: NDArray[np.int64], count: int) -> Iterator[NDArray[np.int64]]:
+    """All keys modulo N under which a place holds one of some numbers: shape (2, K), for each number."""
+    second = np.arange(count)
+    rest = _schedule(np.array(0), second, np.array(place), count)
+    slope = (_schedule(np.array(1), second, np.array(place), count) - rest) % count
+    # slope * k1 = number - rest has as many solutions modulo N as slope and N share, or none.
+    shared = np.gcd(slope, count)
     step = count // shared
-    k1 = right // shared * pow(by_k1 % count // shared, -1, step) % step if step > 1 else 0 * right
-    several = k1[:, None] + step * np.arange(shared)
-    return several.ravel(), np.repeat(k2, shared)
+    inverse = np.array(
+        [pow(a, -1, m) for a, m in zip((slope // shared).tolist(), step.tolist(), strict=True)]
+    )
+    for number in numbers.tolist():
+        right = (number - rest) % count
+        (solved,) = np.nonzero(right % shared == 0)
+        smallest = right[solved] // shared[solved] * inverse[solved] % step[solved]
+        each = np.repeat(np.arange(len(solved)), shared[solved])
+        nth = np.arange(len(each)) - (np.cumsum(shared[solved]) - shared[solved])[each]
+        yield np.stack([smallest[each] + step[solved][each] * nth, second[solved][each]])
 
 
 def _roughness(pictures: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,14 +11,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from ageveil.alignment import LEFT_EYE, RIGHT_EYE
 from ageveil.errors import ModelError
-from ageveil.runtime import Session, Weights, locate, open_session
+from ageveil.runtime import Session, Weights, checksum, locate, open_session
 
 _BATCH = 64
 
 # Where InsightFace's template has the eyes in a square picture, as fractions of its side.
 _TEMPLATE_EYES = ((38.2946 / 112, 51.6 / 112), (73.5318 / 112, 51.6 / 112))
-_CROP_EYES = ((0.297, 0.299), (0.684, 0.299))
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +78,7 @@ def get_recogniser(name: str) -> Recogniser:
             f"unknown recogniser {name!r}; choose one of {', '.join(RECOGNISERS)} or an .onnx file"
         )
     path = Path(name)
-    try:
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise ModelError(f"cannot read the recogniser {name!r}: {error.strerror}") from error
-    weights = Weights(None, name, digest, "LicenseRef-unknown", name, name)
+    weights = Weights(None, name, checksum(path), "LicenseRef-unknown", name, name)
     return Recogniser(path.stem, weights, margin=None, source=name)
 
 
@@ -149,7 +144,7 @@ def _run(session: Session, pixels: NDArray[np.uint8], name: str) -> NDArray[np.f
 def _aligned(crop: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     """A canonical crop in InsightFace's framing; what lies outside the crop is black."""
     (left, top), (right, _) = _TEMPLATE_EYES
-    (own_left, own_top), (own_right, _) = _CROP_EYES
+    (own_left, own_top), (own_right, _) = LEFT_EYE, RIGHT_EYE
     inner = side * (right - left) / (own_right - own_left)
     # Made smaller by averaging first, since a warp would only pick pixels.
     small = cv2.resize(crop, (round(inner), round(inner)), interpolation=cv2.INTER_AREA)

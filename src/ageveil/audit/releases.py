@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ageveil import anonymization
-from ageveil.alignment import CROP_SIZE
+from ageveil.alignment import CROP_SIZE, LEFT_EYE, RIGHT_EYE
 from ageveil.audit.recognition import Recogniser, embed
 from ageveil.audit.reidentification import normalized
 from ageveil.training.faces import REPEATABLE, hide
@@ -18,6 +18,8 @@ from ageveil.types import CanonicalCrop
 
 # Standard deviations between frames of one camera: landmarks move by a pixel or two of 224.
 _ROTATION_DEGREES, _LOG_SCALE, _SHIFT = 1.5, 0.015, 0.006
+
+_EYE_WIDTH = 0.134  # from corner to corner on the test card, as a fraction of its side
 
 FUSIONS = 2
 """Ways in which several frames are fused: the mean of their embeddings, and the embedding of their mean."""
@@ -136,5 +138,7 @@ def behaviour(approach: str) -> str:
 def _test_card() -> CanonicalCrop:
     """A crop of noise with eyes at their places."""
     pixels = np.random.default_rng(0).integers(0, 256, (CROP_SIZE, CROP_SIZE, 3), np.uint8)
-    eyes = np.array([[0.23, 0.299], [0.364, 0.299], [0.617, 0.299], [0.751, 0.299], [0.49, 0.62]])
-    return CanonicalCrop(pixels, eyes[[3, 2, 0, 1, 4]] * CROP_SIZE, np.eye(2, 3), 0.0)
+    half = np.array([_EYE_WIDTH / 2, 0])
+    # In dlib's order: outer and inner corner of the eye on the right, of the one on the left, under the nose.
+    corners = [RIGHT_EYE + half, RIGHT_EYE - half, LEFT_EYE - half, LEFT_EYE + half, (0.49, 0.62)]
+    return CanonicalCrop(pixels, np.array(corners) * CROP_SIZE, np.eye(2, 3), 0.0)

@@ -79,7 +79,7 @@ def build(
 
 
 def colourful(people: People, *, among: int = 20) -> Image:
-    """The crop with most colour among the first faces: a grey one has too few values for some attacks."""
+    """The crop with most colour among the first faces: few colours slow an attack, or stop it."""
     crops = [people.crop(number).pixels for number in range(min(among, len(people)))]
     return max(crops, key=lambda crop: len(np.unique(crop.reshape(-1, 3), axis=0)))
 
@@ -158,7 +158,7 @@ def verdict(approach: str, found: Found, people: int, releases: Sequence[int], *
     """
     entry = anonymization.get_approach(approach)
     named = _rank1(found, None)
-    share = f"it named {named:.0f} of 100 faces among {people} people"
+    share = f"named {named:.0f} of 100 faces among {people} people"
     worst = named
     if found.fused:
         several = _rank1(found, releases[-1])
@@ -166,18 +166,18 @@ def verdict(approach: str, found: Found, people: int, releases: Sequence[int], *
         worst = max(worst, several)
     beyond = 100 * (worst - found.chance) / (100 - found.chance)
     if entry.hides == "nothing":
-        text = f"The bare face, which hides nothing from software: {share}"
+        text = f"The bare face, which hides nothing from software: it {share}"
     elif entry.reversible:
         text = (
-            f"A cipher: {entry.summary}. Whoever has or finds the key sees the bare face. Software without "
-            f"it hardly helps: {share} (guessing: {found.chance:.1f})"
+            f"A cipher: {entry.summary}. Whoever has or finds the key sees the bare face. Without it, "
+            f"software {share} (guessing: {found.chance:.1f})"
         )
     elif beyond >= _NAMED_BY_SOFTWARE:
-        text = f"Hides from people, not from software: {share}"
+        text = f"Hides from people, not from software: it {share}"
     elif beyond >= _HARD_TO_NAME:
-        text = f"Hides from people, and in part from software: {share} (guessing: {found.chance:.1f})"
+        text = f"Hides from people, and in part from software: it {share} (guessing: {found.chance:.1f})"
     else:
-        text = f"Software hardly names anybody: {share} (guessing: {found.chance:.1f})"
+        text = f"Software hardly names anybody: it {share} (guessing: {found.chance:.1f})"
     return f"{text}." + (" A lower bound: stronger recognisers exist." if lower_bound else "")
 
 

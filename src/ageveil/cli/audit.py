@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import time
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -13,10 +13,12 @@ import typer
 
 from ageveil.cli import options
 from ageveil.cli.circumstances import circumstances, commit, without_folder
-from ageveil.cli.output import Progress, console, print_json, progress, shown
+from ageveil.cli.output import console, print_json, progress, shown
 
 if TYPE_CHECKING:
-    from ageveil.evaluation.accuracy import Faces
+    from ageveil.audit.attack import Found, Plan
+    from ageveil.audit.people import People
+    from ageveil.evaluation.accuracy import Estimates, Faces
 
 _QUICK_PEOPLE = 40
 _ATTRIBUTE_FACES = 1000
@@ -68,74 +70,30 @@ def audit(
     """
     start, began_at = time.monotonic(), commit()
     from ageveil.anonymization import get_approach
-    from ageveil.audit import attack, inference, page, report
-    from ageveil.audit.people import choose, find_people
-    from ageveil.audit.recognition import check, get_recogniser
-    from ageveil.evaluation import accuracy, plots
+    from ageveil.audit import page, report
+    from ageveil.evaluation import plots
     from ageveil.files import make_directory, write_text
 
     plots.check_installed()
     if cache is not None and (cache.resolve() == out.resolve() or out.resolve() in cache.resolve().parents):
         raise ValueError("the cache holds bare faces: keep it outside --out, which is for others to see")
-    plan = attack.Plan(
-        options.approaches(approach),
-        [get_recogniser(name.strip()) for name in recogniser.split(",")],
-        attackers=attack.ATTACKERS[:2] if quick else attack.ATTACKERS,
-        releases=(1,) if quick else options.numbers(releases),
-        seed=seed,
-    )
-    for entry in plan.recognisers:
-        check(entry)
+    plan = _plan(approach, recogniser, releases, seed, quick=quick)
     # What is wrong with the ages shows before the long work.
     aged = None if ages is None else _open_ages(ages, model, licence, limit, seed)
     trained = None if members is None else _open_ages(members, model, licence, None, seed)
     make_directory(out)
     number = people or (_QUICK_PEOPLE if quick else None)
-    with contextlib.ExitStack() as kept:
-
-        def bar(title: str, total: int) -> Progress:
-            return kept.enter_context(progress(title, total, quiet=quiet))
-
-        place = cache or Path(kept.enter_context(tempfile.TemporaryDirectory()))
-        crops = find_people(
-            faces, place / "faces", people=number, seed=seed, workers=workers,
-            announce=lambda total: bar("faces of people", total).advance,
-        )  # fmt: skip
-        chosen = choose(crops, people=number, seed=seed)
-        found = attack.run(
-            chosen, plan, cache=cache and cache / "embeddings",
-            advance=bar("attacks", plan.steps(chosen)).advance,
-        )  # fmt: skip
-        estimates = None
-        if aged is not None:
-            names = dict.fromkeys(["original", *plan.approaches])
-            estimates = accuracy.estimate_all(
-                aged[0], [(name, aged[1]) for name in names], seed=seed, workers=workers,
-                advance=bar("ages", len(aged[0].images)).advance,
-            )  # fmt: skip
+    with contextlib.nullcontext(cache) if cache else tempfile.TemporaryDirectory() as place:
+        chosen = _choose(faces, Path(place), number, seed, workers, quiet=quiet)
+        found = _attack(chosen, plan, cache, quiet=quiet)
+        estimates = None if aged is None else _estimate(aged, plan, workers, quiet=quiet)
         record = report.build(found, chosen, plan, estimates)
         if aged is not None:
-            count = min(_ATTRIBUTE_FACES, len(aged[0].images))
-            told = inference.attributes(
-                aged[0], plan.approaches, plan.recognisers[0], limit=count, seed=seed,
-                advance=bar("attributes", count * len(plan.approaches)).advance,
-            )  # fmt: skip
-            record["attributes"] = {
-                name: {trait: asdict(found) for trait, found in traits.items()}
-                for name, traits in told.items()
-            }
+            record["attributes"] = _read_attributes(aged, plan, quiet=quiet)
         if trained is not None:
-            seen = inference.memberships(
-                trained[0], plan.approaches, trained[1], seed=seed, workers=workers,
-                advance=bar("membership", len(trained[0].images)).advance,
-            )  # fmt: skip
-            record["membership"] = {name: asdict(found) for name, found in seen.items()}
+            record["membership"] = _tell_members(trained, plan, workers, quiet=quiet)
         if any(get_approach(name).cipher for name in plan.approaches):
-            side = _SEARCHED[quick]
-            tried = bar("keys", side**4)
-            record["ciphers"] = report.ciphers(
-                report.colourful(chosen), seed, search_side=side, advance=tried.advance_by
-            )
+            record["ciphers"] = _attack_ciphers(chosen, seed, _SEARCHED[quick], quiet=quiet)
     record["run"] = circumstances(began_at, time.monotonic() - start) | {
         "faces": without_folder(str(faces)),
         "ages": None if ages is None else without_folder(ages),
@@ -149,15 +107,104 @@ def audit(
     return 0
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Aged:
+    """Faces with known ages, and the estimator that is asked."""
+
+    faces: Faces
+    model: str
+
+
+def _plan(approach: str, recogniser: str, releases: str, seed: int, *, quick: bool) -> Plan:
+    """What the options ask for, with recognisers that were tried."""
+    from ageveil.audit import attack
+    from ageveil.audit.recognition import check, get_recogniser
+
+    plan = attack.Plan(
+        options.approaches(approach),
+        [get_recogniser(name.strip()) for name in recogniser.split(",")],
+        attackers=attack.ATTACKERS[:2] if quick else attack.ATTACKERS,
+        releases=(1,) if quick else options.numbers(releases),
+        seed=seed,
+    )
+    for entry in plan.recognisers:
+        check(entry)
+    return plan
+
+
 def _open_ages(
     data: str, model: str | None, licence: Literal["any", "permissive"], limit: int | None, seed: int
-) -> tuple[Faces, str]:
-    """Faces with known ages, and the estimator that is asked."""
+) -> _Aged:
     from ageveil import estimation, pipeline
     from ageveil.evaluation import accuracy
 
     faces = accuracy.open_faces(data, pipeline.Pipeline(allow_others=True), limit=limit, seed=seed)
-    return faces, accuracy.choose_model(estimation.choose_model(model, licence), faces, licence)
+    return _Aged(faces, accuracy.choose_model(estimation.choose_model(model, licence), faces, licence))
+
+
+def _choose(
+    faces: Path, place: Path, number: int | None, seed: int, workers: int | None, *, quiet: bool
+) -> People:
+    """Gallery and probes; the faces of a folder are cropped first."""
+    from ageveil.audit.people import choose, find_people
+
+    with contextlib.ExitStack() as bar:  # opened once the pictures are counted, if there are any to crop
+        crops = find_people(
+            faces, place / "faces", people=number, seed=seed, workers=workers,
+            announce=lambda total: bar.enter_context(
+                progress("faces of people", total, quiet=quiet)
+            ).advance,
+        )  # fmt: skip
+    return choose(crops, people=number, seed=seed)
+
+
+def _attack(chosen: People, plan: Plan, cache: Path | None, *, quiet: bool) -> dict[str, Found]:
+    from ageveil.audit import attack
+
+    with progress("attacks", plan.steps(chosen), quiet=quiet) as bar:
+        return attack.run(chosen, plan, cache=cache and cache / "embeddings", advance=bar.advance)
+
+
+def _estimate(
+    aged: _Aged, plan: Plan, workers: int | None, *, quiet: bool
+) -> dict[tuple[str, str], Estimates]:
+    """Ages of bare faces, and behind every approach."""
+    from ageveil.evaluation import accuracy
+
+    questions = [(name, aged.model) for name in dict.fromkeys(["original", *plan.approaches])]
+    with progress("ages", len(aged.faces.images), quiet=quiet) as bar:
+        return accuracy.estimate_all(
+            aged.faces, questions, seed=plan.seed, workers=workers, advance=bar.advance
+        )
+
+
+def _read_attributes(aged: _Aged, plan: Plan, *, quiet: bool) -> dict[str, Any]:
+    from ageveil.audit.attributes import attributes
+
+    count = min(_ATTRIBUTE_FACES, len(aged.faces.images))
+    with progress("attributes", count * len(plan.approaches), quiet=quiet) as bar:
+        told = attributes(
+            aged.faces, plan.approaches, plan.recognisers[0], limit=count, seed=plan.seed, advance=bar.advance
+        )
+    return {name: {trait: asdict(found) for trait, found in traits.items()} for name, traits in told.items()}
+
+
+def _tell_members(trained: _Aged, plan: Plan, workers: int | None, *, quiet: bool) -> dict[str, Any]:
+    from ageveil.audit.membership import memberships
+
+    with progress("membership", None, quiet=quiet) as bar:  # how many take part shows in the course of it
+        seen = memberships(
+            trained.faces, plan.approaches, trained.model, seed=plan.seed, workers=workers,
+            advance=bar.advance,
+        )  # fmt: skip
+    return {name: asdict(found) for name, found in seen.items()}
+
+
+def _attack_ciphers(chosen: People, seed: int, side: int, *, quiet: bool) -> dict[str, Any]:
+    from ageveil.audit import report
+
+    with progress("keys", side**4, quiet=quiet) as bar:
+        return report.ciphers(report.colourful(chosen), seed, search_side=side, advance=bar.advance_by)
 
 
 def _show(record: dict[str, Any], out: Path) -> None:

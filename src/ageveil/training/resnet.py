@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ageveil.alignment import LEFT_EYE, RIGHT_EYE
+
 SIDE = 150
 """Side in pixels of the chips that the network looks at."""
 
@@ -88,14 +90,14 @@ class CropRecogniser(nn.Module):
         network: The recogniser over chips.
     """
 
-    # The mean face's eye centres in dlib's chip, as fractions of its side, and the crop's own.
-    _CHIP_EYES, _CROP_EYES = ((0.3182, 0.3142), (0.6685, 0.3142)), ((0.297, 0.299), (0.684, 0.299))
+    # The mean face's eye centres in dlib's chip, as fractions of its side.
+    _CHIP_EYES = ((0.3182, 0.3142), (0.6685, 0.3142))
 
     def __init__(self, network: DlibResNet) -> None:
         super().__init__()
         self.network = network
         (left, top), (right, _) = self._CHIP_EYES
-        (own_left, own_top), (own_right, _) = self._CROP_EYES
+        (own_left, own_top), (own_right, _) = LEFT_EYE, RIGHT_EYE
         side = SIDE * (right - left) / (own_right - own_left)
         self.side = round(side)
         self.before = round(SIDE * left - own_left * side), round(SIDE * top - own_top * side)

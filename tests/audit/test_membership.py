@@ -1,4 +1,4 @@
-"""Membership and attributes: found where they are given away, and not where they are not."""
+"""Membership: told where an estimator gives it away, and not where it does not."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -6,11 +6,10 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from sklearn.metrics import balanced_accuracy_score, roc_auc_score, roc_curve
+from sklearn.metrics import roc_auc_score, roc_curve
 
 from ageveil import estimation
-from ageveil.audit import inference
-from ageveil.audit.inference import membership, read_attribute
+from ageveil.audit.membership import membership, memberships
 from ageveil.evaluation import accuracy
 from ageveil.training.labels import LabelledImage
 from ageveil.training.splits import left_out
@@ -57,55 +56,6 @@ def test_errors_that_tell_nothing_are_refused(trained, others):
         membership(np.array(trained), np.array(others))
 
 
-def test_an_attribute_that_shows_is_read(rng):
-    labels = [("a", "b", "c")[number % 3] for number in range(300)]
-    centres = {value: rng.normal(size=12) for value in "abc"}
-    rows = np.stack([centres[label] + 0.2 * rng.normal(size=12) for label in labels])
-    found = read_attribute(rows, labels, resamples=50)
-    assert found.recall.value > 99
-    assert found.guessing == pytest.approx(100 / 3)
-    assert (found.values, found.faces) == (("a", "b", "c"), 300)
-
-
-def test_an_attribute_that_does_not_show_is_guessed(rng):
-    labels = list(rng.choice(["x", "y"], 1000, p=[0.9, 0.1]))
-    found = read_attribute(rng.normal(size=(1000, 8)), labels, resamples=200)
-    assert found.recall.low - 3 < 50 < found.recall.high + 3  # however rare a value is
-
-
-def test_what_is_said_is_measured_as_another_library_does(rng, monkeypatch):
-    labels = [("x", "y")[number % 4 == 0] for number in range(200)]
-    said = []
-    real = inference._classify
-
-    def spy(rows, true, others, values):
-        said.append(real(rows, true, others, values))
-        return said[-1]
-
-    monkeypatch.setattr(inference, "_classify", spy)
-    rows = rng.normal(size=(200, 6))
-    rows[::4, 0] += 1
-    found = read_attribute(rows, labels, resamples=5)
-    true = np.array([("x", "y").index(label) for label in labels])
-    part = inference._parts(true, 0)
-    told = np.empty(200, int)
-    for fold, answers in enumerate(said):
-        told[part == fold] = answers
-    assert found.recall.value == pytest.approx(100 * balanced_accuracy_score(true, told))
-    assert {np.bincount(part[true == value]).max() for value in (0, 1)} == {30, 10}
-
-
-def test_rare_values_and_unknown_labels_are_left_out(rng):
-    labels = ["a"] * 20 + ["b"] * 20 + ["c"] * 4 + [None] * 6
-    found = read_attribute(rng.normal(size=(50, 4)), labels, resamples=5)
-    assert (found.values, found.faces) == (("a", "b"), 40)
-
-
-def test_one_value_cannot_be_told_apart(rng):
-    with pytest.raises(ValueError, match="two values or more"):
-        read_attribute(rng.normal(size=(20, 4)), ["a"] * 18 + ["b"] * 2)
-
-
 class Faces(NamedTuple):
     """What `memberships` asks of faces, by name of the picture."""
 
@@ -129,7 +79,7 @@ def test_ages_of_which_more_was_left_out_do_not_take_part(monkeypatch):
     monkeypatch.setattr(estimation, "split_of", lambda _: split)
     monkeypatch.setattr(accuracy, "estimate_all", estimate_all)
     monkeypatch.setattr(accuracy, "part", lambda faces, chosen: Faces(tuple(images[i] for i in chosen)))
-    found = inference.memberships(Faces(images), ["mask"], "x", limit=50)["mask"]
+    found = memberships(Faces(images), ["mask"], "x", limit=50)["mask"]
     assert not any(13 <= image.age <= 17 for image in asked)
     outside = set(left_out(images, share=0.2, seed=7, hold_out={(13, 17): 0.6}).tolist())
     assert (found.trained, found.others) == (50, 50)
