@@ -19,17 +19,16 @@ from numpy.typing import NDArray
 
 from ageveil import detection
 from ageveil.alignment import CROP_SIZE, LEFT_EYE, RIGHT_EYE
-from ageveil.anonymization import Approach, Region, face_region, get_approach
+from ageveil.anonymization import Approach, Region, eye_region, face_region, get_approach
 from ageveil.detection import DetectorOptions
 from ageveil.errors import InspectionError
 from ageveil.types import AnonymizedFace, Image, Receipt, check_image
 
-# How far an eye region reaches beyond the eye centres at least, in distances between them: half of what
-# `ageveil.anonymization.eye_region` adds beyond the eye corners, since crops of other makers (UTKFace's) have
-# the eyes a little off their places. Below the middle of the crop it never reaches: there nothing of an eye
-# lies, and a mask of the whole crop would leave an estimator nothing to see.
-_BESIDE, _ABOVE, _BELOW = 0.2, 0.27, 0.06
-_LOWEST = 0.5
+_EYES = CROP_SIZE * np.array([LEFT_EYE, RIGHT_EYE])
+# The region of eyes that have no width: that of any others, whose centres lie at the same places, holds it.
+_SMALLEST = eye_region(np.array([_EYES[1], _EYES[1], _EYES[0], _EYES[0], _EYES.mean(0)]), CROP_SIZE)
+# Nothing of an eye lies below the crop's middle, and a mask of the whole crop would leave nothing to judge.
+_LOWEST = CROP_SIZE // 2
 
 # A quarter of the sampling rate is where the blur passes 2e-4 and less, and where this filter, a fourth
 # difference between every second pixel, passes all. Across it a short Gaussian quiets the noise of rounding.
@@ -156,7 +155,9 @@ def _check_claim(receipt: Receipt, entry: Approach) -> Region:
 def is_eye_region(region: Region) -> bool:
     """Whether a rectangle of a canonical crop can be the region around both eyes.
 
-    It must hold both eye centres, with margins, and end above the crop's middle.
+    `ageveil.alignment.align` puts the eye centres at fixed places, so the region that
+    `ageveil.anonymization.eye_region` draws around four eye corners has at least the margins of two points
+    there. It also ends above the crop's middle.
 
     Args:
         region: xyxy in whole pixels, half open.
@@ -164,16 +165,9 @@ def is_eye_region(region: Region) -> bool:
     >>> is_eye_region((18, 20, 206, 82)), is_eye_region((18, 82, 206, 112)), is_eye_region((0, 0, 224, 224))
     (True, False, False)
     """
-    distance = (RIGHT_EYE[0] - LEFT_EYE[0]) * CROP_SIZE
-    left, right, level = LEFT_EYE[0] * CROP_SIZE, RIGHT_EYE[0] * CROP_SIZE, LEFT_EYE[1] * CROP_SIZE
     x0, y0, x1, y1 = region
-    # A half open end lies half a pixel beyond the last centre, as a start lies half a pixel before the first.
-    return (
-        x0 - 0.5 <= left - _BESIDE * distance
-        and y0 - 0.5 <= level - _ABOVE * distance
-        and x1 - 0.5 >= right + _BESIDE * distance
-        and level + _BELOW * distance <= y1 - 0.5 <= _LOWEST * CROP_SIZE
-    )
+    left, top, right, bottom = _SMALLEST
+    return x0 <= left and y0 <= top and x1 >= right and bottom <= y1 <= _LOWEST
 
 
 def _look_for_bare_eyes(pixels: Image, region: Region, threads: int) -> None:
