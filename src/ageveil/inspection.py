@@ -40,8 +40,8 @@ _SHARPEST = 0.7
 # At this side and score the detector sees faces as large as the crop and a third of that.
 _DETECTOR, _SIDE, _SCORE = "centerface", 128, 0.25
 # Where eyes are hidden the detector guesses their places, and in a turned face a guess may lie further than
-# this beyond the region, in pixels; it is believed where the mirrored crop gives one too. What lies beyond the
-# second number is a second face: so it was for all 9 of 2,000 FairFace training faces, looked at one by one.
+# this beyond the region, in pixels; it is believed where the mirrored crop gives one too. What lies beyond
+# the second number is hardly ever the same face: among 2,000 FairFace training faces it was so once.
 _BEYOND, _FAR_BEYOND = 12.0, 40.0
 
 
