@@ -170,6 +170,8 @@ def _describe(dataset: Dataset, pipeline: Pipeline) -> dict[str, Any]:
     sources = [[label_record(image, root), _size(image.path)] for image in dataset.images]
     options = asdict(pipeline.options)
     del options["threads"]
+    if options["pyramid"]:
+        del options["pyramid"]  # as folders say that were prepared before there was a choice
     return {
         "version": VERSION,
         "dataset": dataset.name,
