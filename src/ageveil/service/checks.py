@@ -123,7 +123,9 @@ def create(
     return check, secret
 
 
-def draft(party: Party, audience: str, nonce: str, ask: Ask, modes: tuple[Mode, ...], tries: int, expires: int) -> Check:  # noqa: PLR0917, E501
+def draft(
+    party: Party, *, audience: str, nonce: str, ask: Ask, modes: tuple[Mode, ...], tries: int, expires: int
+) -> Check:
     """A check that is open and not yet written."""
     return Check(
         secrets.token_urlsafe(16), party.id, audience, nonce, ask, modes, tries, expires, 0, None, None, None

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import functools
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,13 +16,17 @@ import numpy as np
 
 from ageveil import boards, decision, estimation
 from ageveil.alignment import CROP_SIZE
+from ageveil.anonymization import face_region, get_approach
 from ageveil.errors import InspectionError
 from ageveil.inspection import inspect
 from ageveil.pipeline import Pipeline, Terms
+from ageveil.runtime import open_session
 from ageveil.service import metrics
 from ageveil.service.problems import Problem
 from ageveil.service.settings import Settings
 from ageveil.types import AnonymizedFace, Image, Outcome, Policy, Rating, Receipt
+
+_EYES = (22, 36, 202, 100)  # somewhere that an eye region may lie
 
 CROP_BYTES = 3 * CROP_SIZE**2
 """Of one picture: 224 x 224 RGB bytes, rows from the top."""
@@ -58,7 +64,24 @@ class Judge:
         self._settings = settings
         # A name may be a file's: the entry knows what its file says of itself.
         self._name = settings.model or self.model.info.name
+        session = open_session(self.model.weights, 1)
+        temperatures = json.loads(session.metadata.get("temperatures", "{}"))
+        self.temperature = float(temperatures.get(self.approach, 1.0))
+        self.runs_on_device = set(session.inputs) == {"crops", "eye_mask"}
         self.terms = functools.lru_cache(maxsize=1024)(self._terms)
+        self._warm_up()
+
+    def _warm_up(self) -> None:
+        """Load what the first try would otherwise wait for."""
+        size = (CROP_SIZE, CROP_SIZE)
+        region = (0, 0, *size)
+        blank = np.zeros((*size, 3), np.uint8)
+        with contextlib.suppress(InspectionError):
+            entry = get_approach(self.approach)
+            hidden = {"face": face_region(CROP_SIZE)}.get(entry.hides, _EYES)
+            inspect(blank, Receipt(entry.name, entry.sizes(CROP_SIZE), hidden, _EYES, size), approach=entry.name)
+        face = AnonymizedFace(blank, blank[..., 0] > 0, Receipt(self.approach, {}, region, region, size))
+        estimation.estimate([face], self._name, threads=1)
 
     def _terms(self, ask: Ask) -> Terms:
         """What is asked of a viewer.

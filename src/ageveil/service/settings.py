@@ -14,7 +14,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from ageveil.anonymization import protective_approach
+from ageveil.inspection import CHECKS
 
 Seconds = Annotated[int, Field(ge=1, le=86_400)]
 PerMinute = Annotated[int, Field(ge=1, le=1_000_000)]
@@ -78,8 +78,10 @@ class Settings(BaseSettings):
 
     @field_validator("approach")
     @classmethod
-    def _protective(cls, name: str) -> str:
-        return protective_approach(name).name
+    def _inspected(cls, name: str) -> str:
+        if name not in CHECKS:
+            raise ValueError(f"faces come under one of {', '.join(CHECKS)}")
+        return name
 
     @field_validator("public_url")
     @classmethod
