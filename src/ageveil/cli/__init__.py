@@ -20,7 +20,16 @@ _EXTRAS = {
     **dict.fromkeys(("torch", "lightning", "pydantic", "safetensors", "onnx", "onnxscript"), "train"),
     "matplotlib": "report",
     **dict.fromkeys(
-        ("fastapi", "uvicorn", "sqlalchemy", "alembic", "jwt", "limits", "prometheus_client", "pydantic_settings"),
+        (
+            "fastapi",
+            "uvicorn",
+            "sqlalchemy",
+            "alembic",
+            "jwt",
+            "limits",
+            "prometheus_client",
+            "pydantic_settings",
+        ),
         "service",
     ),
 }

@@ -1,4 +1,4 @@
-"""`ageveil ledger`, `ageveil parties` and `ageveil keys`: what an operator does beside the running service."""
+"""`ageveil ledger`, `ageveil parties` and `ageveil keys`: the operator's work beside the service."""
 
 from __future__ import annotations
 

@@ -11,7 +11,9 @@ import typer
 Config = Annotated[Path | None, typer.Option(help="TOML file of settings; docs/service.md lists them.")]
 Database = Annotated[
     str | None,
-    typer.Option(help="Database URL, as postgresql://user@host/name; by default SQLite in the state directory."),
+    typer.Option(
+        help="Database URL, as postgresql://user@host/name; by default SQLite in the state directory."
+    ),
 ]
 
 

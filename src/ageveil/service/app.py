@@ -48,7 +48,8 @@ def make_app(service: Service | None = None) -> FastAPI:
         app.include_router(router)
     if service is not None and demo.is_on(service):
         app.include_router(demo.router, include_in_schema=False)
-    app.mount("/", pages.ClientFiles())
+    if pages.STATIC.is_dir():
+        app.mount("/", pages.ClientFiles())
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _refused)

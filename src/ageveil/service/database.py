@@ -13,6 +13,7 @@ from typing import Any
 import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
+from alembic.util import CommandError
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -56,7 +57,9 @@ checks = sa.Table(
 ledger = sa.Table(
     "ledger",
     metadata,
-    sa.Column("sequence", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=False),
+    sa.Column(
+        "sequence", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=False
+    ),
     sa.Column("minute", sa.BigInteger, nullable=False, index=True),
     sa.Column("kind", sa.String(20), nullable=False),
     sa.Column("record", sa.Text, nullable=False),
@@ -137,7 +140,7 @@ def migrate(engine: Engine) -> None:
                 connection.execute(sa.text("SELECT pg_advisory_xact_lock(7305813901)"))
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
-    except (SQLAlchemyError, command.util.CommandError) as error:
+    except (SQLAlchemyError, CommandError) as error:
         raise DataError(f"the database cannot be used: {_reason(error)}") from None
 
 

@@ -24,7 +24,7 @@ from ageveil.runtime import open_session
 from ageveil.service import metrics
 from ageveil.service.problems import Problem
 from ageveil.service.settings import Settings
-from ageveil.types import AnonymizedFace, Image, Outcome, Policy, Rating, Receipt
+from ageveil.types import AnonymizedFace, Image, Outcome, Policy, Rating, RatingKind, Receipt
 
 _EYES = (22, 36, 202, 100)  # somewhere that an eye region may lie
 
@@ -79,7 +79,9 @@ class Judge:
         with contextlib.suppress(InspectionError):
             entry = get_approach(self.approach)
             hidden = {"face": face_region(CROP_SIZE)}.get(entry.hides, _EYES)
-            inspect(blank, Receipt(entry.name, entry.sizes(CROP_SIZE), hidden, _EYES, size), approach=entry.name)
+            inspect(
+                blank, Receipt(entry.name, entry.sizes(CROP_SIZE), hidden, _EYES, size), approach=entry.name
+            )
         face = AnonymizedFace(blank, blank[..., 0] > 0, Receipt(self.approach, {}, region, region, size))
         estimation.estimate([face], self._name, threads=1)
 
@@ -149,5 +151,5 @@ def rating_of(ask: Ask) -> Rating:
             return boards.get_rating(ask.board, ask.mark, minimum_age=ask.minimum_age)
         except ValueError as error:
             raise Problem("rating_unknown", str(error)) from None
-    kind = "legal" if ask.minimum_age else "none"
+    kind: RatingKind = "legal" if ask.minimum_age else "none"
     return Rating("", "", f"{ask.minimum_age}+", ask.minimum_age, kind, None, "any", "the relying party")

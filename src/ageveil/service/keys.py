@@ -36,21 +36,15 @@ class SigningKey:
     @classmethod
     def of(cls, private: Ed25519PrivateKey, created: int) -> Self:
         """Name a key."""
-        raw = private.public_key().public_bytes(
-            serialization.Encoding.Raw, serialization.PublicFormat.Raw
-        )
-        members = {"crv": "Ed25519", "kty": "OKP", "x": _base64url(raw)}
+        x = _base64url(private.public_key().public_bytes_raw())
+        members = {"crv": "Ed25519", "kty": "OKP", "x": x}
         digest = hashlib.sha256(json.dumps(members, separators=(",", ":"), sort_keys=True).encode()).digest()
         return cls(_base64url(digest), created, private)
 
     def public(self) -> dict[str, str]:
         """The public half as a JSON Web Key (RFC 8037)."""
-        raw = self.private.public_key().public_bytes(
-            serialization.Encoding.Raw, serialization.PublicFormat.Raw
-        )
-        return {
-            "kty": "OKP", "crv": "Ed25519", "x": _base64url(raw), "kid": self.kid, "use": "sig", "alg": "EdDSA",
-        }  # fmt: skip
+        x = _base64url(self.private.public_key().public_bytes_raw())
+        return {"kty": "OKP", "crv": "Ed25519", "x": x, "kid": self.kid, "use": "sig", "alg": "EdDSA"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)

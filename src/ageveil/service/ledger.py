@@ -52,7 +52,7 @@ def append(connection: Connection, keys: KeyRing, kind: str, record: Mapping[str
     The row that names the end is locked until that transaction ends, so two processes cannot fork the chain.
     """
     end = connection.execute(sa.select(ledger_end).with_for_update()).one()
-    sequence, minute = end.sequence + 1, int(now // 60)
+    sequence, minute = int(end.sequence) + 1, int(now // 60)
     text = json.dumps(record, separators=(",", ":"), sort_keys=True)
     found = record_hash(sequence, minute, kind, text, end.hash)
     connection.execute(
@@ -132,9 +132,13 @@ def expire(connection: Connection, keys: KeyRing, *, days: int, now: float) -> i
     connection.execute(sa.select(ledger_end).with_for_update())
     start = verify(connection, keys).checkpoint
     oldest = now - 86_400 * days
-    young = connection.scalar(sa.select(sa.func.min(ledger.c.sequence)).where(ledger.c.minute >= oldest // 60))
+    young = connection.scalar(
+        sa.select(sa.func.min(ledger.c.sequence)).where(ledger.c.minute >= oldest // 60)
+    )
     query = sa.select(ledger.c.sequence, ledger.c.hash).order_by(ledger.c.sequence.desc()).limit(1)
-    last = connection.execute(query if young is None else query.where(ledger.c.sequence < young)).one_or_none()
+    last = connection.execute(
+        query if young is None else query.where(ledger.c.sequence < young)
+    ).one_or_none()
     connection.execute(sa.delete(checks).where(checks.c.expires < oldest))
     if last is None:
         return 0

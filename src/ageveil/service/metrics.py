@@ -10,14 +10,14 @@ REQUESTS = Counter(
     "ageveil_requests", "Requests by route and status.", ("method", "route", "status"), registry=REGISTRY
 )
 REQUEST_SECONDS = Histogram(
-    "ageveil_request_seconds", "From the whole body to the answer.", ("route",), buckets=_TIMES, registry=REGISTRY
+    "ageveil_request_seconds",
+    "From the whole body to the answer.",
+    ("route",),
+    buckets=_TIMES,
+    registry=REGISTRY,
 )
-MODEL_SECONDS = Histogram(
-    "ageveil_model_seconds", "The estimator alone.", buckets=_TIMES, registry=REGISTRY
-)
-OUTCOMES = Counter(
-    "ageveil_outcomes", "Outcomes of tries.", ("outcome", "computed"), registry=REGISTRY
-)
+MODEL_SECONDS = Histogram("ageveil_model_seconds", "The estimator alone.", buckets=_TIMES, registry=REGISTRY)
+OUTCOMES = Counter("ageveil_outcomes", "Outcomes of tries.", ("outcome", "computed"), registry=REGISTRY)
 REFUSED = Counter(
     "ageveil_refused", "Requests that ended in a problem, by its code.", ("code",), registry=REGISTRY
 )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fastapi import APIRouter
 from fastapi.responses import FileResponse
@@ -24,8 +25,10 @@ STATIC = Path(__file__).with_name("static")
 """The build of `web/`: index.html, element.js, assets."""
 
 _POLICY = (
-    "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self' blob:; connect-src 'self'; "
-    "style-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; base-uri 'none'; form-action 'none'; "
+    "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; worker-src 'self' blob:; "
+    "connect-src 'self'; "
+    "style-src 'self'; img-src 'self' blob: data:; media-src 'self' blob:; base-uri 'none'; "
+    "form-action 'none'; "
 )
 _FOREVER = "public, max-age=31536000, immutable"
 
@@ -68,9 +71,15 @@ class ClientFiles(StaticFiles):
     """The client's files. Workers obey the policy of their own file, so each carries the page's."""
 
     def __init__(self) -> None:
-        super().__init__(directory=STATIC, check_dir=False)
+        super().__init__(directory=STATIC)
 
-    def file_response(self, full_path: Any, stat_result: Any, scope: Scope, status_code: int = 200) -> Response:  # noqa: ANN401 - as in the base class
+    def file_response(
+        self,
+        full_path: str | os.PathLike[str],
+        stat_result: os.stat_result,
+        scope: Scope,
+        status_code: int = 200,
+    ) -> Response:
         """A file with its headers."""
         response = super().file_response(full_path, stat_result, scope, status_code)
         response.headers.update(page_headers())

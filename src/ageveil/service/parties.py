@@ -62,7 +62,8 @@ def add_party(connection: Connection, name: str, audiences: Sequence[str]) -> st
     """Register a party, and return its API key, which is told this once.
 
     Raises:
-        ValueError: The name is taken or not of 1 to 40 letters, digits and hyphens, or an audience is no origin.
+        ValueError: The name is taken or of other signs than letters, digits and hyphens, or an audience is
+            no origin.
     """
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,39}", name):
         raise ValueError(f"a party's name is 1 to 40 small letters, digits and hyphens, got {name!r}")

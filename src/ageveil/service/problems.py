@@ -50,7 +50,7 @@ CODES: Mapping[str, int] = MappingProxyType(
 """Every code with its status."""
 
 
-class Problem(AgeveilError):
+class Problem(AgeveilError):  # noqa: N818 - as the standard calls it
     """A request that ends without an answer.
 
     Args:

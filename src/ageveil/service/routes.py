@@ -82,8 +82,14 @@ def create_check(service: Service, party: Party, asked: schemas.NewCheck) -> sch
     now = service.clock()
     expires = int(now) + asked.ttl_seconds
     check = checks.draft(
-        party, audience=asked.audience, nonce=asked.nonce, ask=ask, modes=modes, tries=asked.tries, expires=expires
-    )  # fmt: skip
+        party,
+        audience=asked.audience,
+        nonce=asked.nonce,
+        ask=ask,
+        modes=modes,
+        tries=asked.tries,
+        expires=expires,
+    )
     decided = service.judge.terms(ask).settle()
     settled = None if decided is None else service.answer(check, decided.outcome, "rating")
     with service.engine.begin() as connection:
@@ -139,7 +145,7 @@ def get_check(request: Request, service: Running, check_id: str, opener: Opener)
 def post_faces(
     request: Request, service: Running, check_id: str, sent: schemas.Faces, opener: Opener
 ) -> schemas.TryResult:
-    """Try with anonymized pictures. A face that is not anonymized is refused and forgotten, and costs no try."""
+    """Try with anonymized pictures. A bare face is refused and forgotten, and costs no try."""
     check = _opened(request, service, check_id, opener)
     checks.require_open(check, service.clock(), "anonymized")
     frames = [(frame.pixels, frame.receipt) for frame in sent.frames]
@@ -192,7 +198,7 @@ def _reported(signals: schemas.Signals | None) -> dict[str, Any] | None:
     """Signals as they are kept: in tenths, so that they do not tell one visitor from another."""
     if signals is None:
         return None
-    given = signals.model_dump(exclude_none=True)
+    given = signals.model_dump(exclude_none=True)  # Claims shows those that are missing as null
     return {name: round(value, 1) if isinstance(value, float) else value for name, value in given.items()}
 
 

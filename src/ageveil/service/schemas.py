@@ -33,9 +33,12 @@ class NewCheck(Input):
     board: Annotated[str, Field(min_length=1, max_length=20)] | None = None
     rating: Annotated[str, Field(min_length=1, max_length=40)] | None = None
     minimum_age: Annotated[int, Field(ge=0, le=MAX_MINIMUM_AGE)] | None = Field(
-        None, description="In years; beside a rating, which of its readings counts where sources disagree."
+        default=None,
+        description="In years; beside a rating, which of its readings counts where sources disagree.",
     )
-    accompanied: bool = Field(False, description="An adult is at the viewer's side, as the party knows.")
+    accompanied: bool = Field(
+        default=False, description="An adult is at the viewer's side, as the party knows."
+    )
     audience: Annotated[Printable, Field(max_length=300)] = Field(
         description="Origin that the token is for and whose pages may embed the check."
     )
@@ -85,7 +88,9 @@ class Terms(Output):
 
     buffer: int
     confidence: float
-    temperature: float = Field(description="The probabilities are raised to 1 / temperature and scaled to sum 1.")
+    temperature: float = Field(
+        description="The probabilities are raised to 1 / temperature and scaled to sum 1."
+    )
 
 
 class CheckView(Output):
@@ -110,11 +115,15 @@ class CheckView(Output):
 class Signals(Input):
     """Signals of presentation attacks, as the client reports them; nobody can check them."""
 
-    antispoof: Share | None = Field(None, description="How real the picture looks, 1 the most.")
-    liveness: Share | None = Field(None, description="How alive the face looks, 1 the most.")
-    motion: Share | None = Field(None, description="How much the pictures differ; 0 for a still one.")
-    challenge: Literal["passed", "failed", "not_asked"] | None = Field(None, description="Turn of the head.")
-    virtual_camera: bool | None = Field(None, description="The camera's name is that of a known virtual one.")
+    antispoof: Share | None = Field(default=None, description="How real the picture looks, 1 the most.")
+    liveness: Share | None = Field(default=None, description="How alive the face looks, 1 the most.")
+    motion: Share | None = Field(default=None, description="How much the pictures differ; 0 for a still one.")
+    challenge: Literal["passed", "failed", "not_asked"] | None = Field(
+        default=None, description="Turn of the head."
+    )
+    virtual_camera: bool | None = Field(
+        default=None, description="The camera's name is that of a known virtual one."
+    )
 
 
 class Frame(Input):
@@ -138,7 +147,9 @@ class DeviceDecision(Input):
     """A try that was decided on the device."""
 
     outcome: Outcome
-    model: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] = Field(description="SHA-256 of the model's file.")
+    model: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] = Field(
+        description="SHA-256 of the model's file."
+    )
     signals: Signals | None = None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from threading import BoundedSemaphore
@@ -74,7 +74,13 @@ class Service:
         finally:
             self._places.release()
 
-    def answer(self, check: Check, outcome: Outcome, computed: checks.Computed, signals: Any = None) -> Answer:  # noqa: ANN401 - JSON
+    def answer(
+        self,
+        check: Check,
+        outcome: Outcome,
+        computed: checks.Computed,
+        signals: Mapping[str, Any] | None = None,
+    ) -> Answer:
         """An outcome as it is written down; approach and model where they had a part in it."""
         terms = self.judge.terms(check.ask)
         age, info = decision.required_age(terms.rating, terms.policy), self.judge.model.info

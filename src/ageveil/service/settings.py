@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import os
+import tomllib
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import (
-    BaseSettings,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    TomlConfigSettingsSource,
-)
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ageveil.inspection import CHECKS
 
@@ -26,10 +22,10 @@ def _state_directory() -> Path:
 
 
 class Settings(BaseSettings):
-    """What an operator chooses. Arguments win over the environment, and that over the file.
+    """What an operator chooses. Arguments win over the environment.
 
     Raises:
-        ValidationError: A value lies outside its range, or an argument or an entry of the file is unknown.
+        ValidationError: A value lies outside its range, or an argument is unknown.
     """
 
     model_config = SettingsConfigDict(env_prefix="AGEVEIL_", frozen=True, extra="forbid")
@@ -44,16 +40,20 @@ class Settings(BaseSettings):
         default_factory=_state_directory, description="Private directory of the keys and the SQLite file."
     )
     database: SecretStr = Field(
-        SecretStr(""), description="URL, as postgresql://user@host/name. By default SQLite in the state directory."
+        SecretStr(""), description="URL, as postgresql://user@host/name. By default SQLite in the state "
+        "directory.",
     )  # fmt: skip
     approach: str = Field("mosaic", description="The approach that faces must come in.")
     frames: int = Field(
-        1, ge=1, le=30, description="Most pictures that a try accepts; docs/audit.md tells what more of them cost."
+        1, ge=1, le=30, description="Most pictures that a try accepts; docs/audit.md tells what "
+        "more of them cost."
     )  # fmt: skip
     model: str = Field("", description="Estimator; by default the best one installed.")
     buffers: Path | None = Field(None, description="File of stored buffers; by default the model's own.")
     confidence: float = Field(0.99, gt=0.5, lt=1, description="Probability that allow and deny need.")
-    buffer: int | None = Field(None, ge=0, le=50, description="Years above the minimum age; by default as stored.")
+    buffer: int | None = Field(
+        None, ge=0, le=50, description="Years above the minimum age; by default as stored."
+    )
     waive_voluntary: bool = Field(False, description="Treat voluntary ratings as advice.")
     token_seconds: Seconds = Field(300, description="How long a token is valid, at least.")
     key_delay_seconds: int = Field(
@@ -64,7 +64,9 @@ class Settings(BaseSettings):
     )
     queue: int = Field(64, ge=1, le=10_000, description="Faces that may wait; beyond, answers are 503.")
     body_seconds: Seconds = Field(10, description="Within which a request's header and body each must come.")
-    connections: int = Field(512, ge=1, le=100_000, description="Connections at a time; beyond, answers are 503.")
+    connections: int = Field(
+        512, ge=1, le=100_000, description="Connections at a time; beyond, answers are 503."
+    )
     shutdown_seconds: Seconds = Field(20, description="How long requests may take to end at shutdown.")
     party_per_minute: PerMinute = Field(6_000, description="Requests of one party.")
     address_per_minute: PerMinute = Field(120, description="Requests of one address without an API key.")
@@ -74,7 +76,9 @@ class Settings(BaseSettings):
     metrics_key: SecretStr = Field(
         SecretStr(""), description="Bearer key of /metrics; without one only loopback may read it."
     )
-    demo: bool = Field(True, description="Make a demo party and serve /demo where the state is new and embedded.")
+    demo: bool = Field(
+        True, description="Make a demo party and serve /demo where the state is new and embedded."
+    )
 
     @field_validator("approach")
     @classmethod
@@ -110,14 +114,6 @@ class Settings(BaseSettings):
                 return "postgresql+psycopg://" + url.removeprefix(prefix)
         return url
 
-    @classmethod
-    def settings_customise_sources(
-        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource, **_: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:  # fmt: skip
-        """The environment and the arguments; `read_settings` adds the file. No `.env` is looked for."""
-        return init_settings, env_settings
-
 
 def read_settings(file: Path | None = None, **arguments: Any) -> Settings:  # noqa: ANN401 - the fields' own types
     """Read the settings.
@@ -127,29 +123,23 @@ def read_settings(file: Path | None = None, **arguments: Any) -> Settings:  # no
         arguments: Fields that win over all else; None leaves one alone.
 
     Raises:
-        ValueError: The file cannot be read, or a value is unknown or not as it should be; values are not shown.
+        ValueError: The file cannot be read, or a value is unknown or not as it should be; none is shown.
     """
-    given = {name: value for name, value in arguments.items() if value is not None}
-    if file is None:
-        return _checked(Settings, given)
-    if not file.is_file():
-        raise ValueError(f"there is no file {str(file)!r}")
-
-    class FromFile(Settings):
-        @classmethod
-        def settings_customise_sources(
-            cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource,
-            env_settings: PydanticBaseSettingsSource, **_: PydanticBaseSettingsSource,
-        ) -> tuple[PydanticBaseSettingsSource, ...]:  # fmt: skip
-            return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, file)
-
-    return _checked(FromFile, given)
-
-
-def _checked(kind: type[Settings], given: dict[str, Any]) -> Settings:
+    given = _from_file(file) if file is not None else {}
+    environment = {name.upper() for name in os.environ}
+    given = {name: value for name, value in given.items() if f"AGEVEIL_{name.upper()}" not in environment}
+    given |= {name: value for name, value in arguments.items() if value is not None}
     try:
-        return kind(**given)
+        return Settings(**given)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         name = ".".join(map(str, first["loc"]))
         raise ValueError(f"settings: {name}: {first['msg']}") from None
+
+
+def _from_file(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text("utf-8"))
+    except (OSError, ValueError) as error:  # a parser's message names a place, not a value
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise ValueError(f"cannot read the settings in {str(file)!r}: {reason}") from None
