@@ -67,12 +67,12 @@ def postgres(tmp_path_factory):
         os.chown(base, 65534, 65534)
     data, port = base / "data", free_port()
     quiet = {"check": True, "stdout": subprocess.DEVNULL, "cwd": base, **user}
-    subprocess.run([program / "initdb", "-D", data, "-A", "trust", "-U", "tester", "--no-sync"], **quiet)
+    subprocess.run([program / "initdb", "-D", data, "-A", "trust", "-U", "tester", "--no-sync"], **quiet)  # noqa: PLW1510
     options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={base}"
 
     def control(verb):
         command = [program / "pg_ctl", "-D", data, "-w", "-m", "immediate", "-l", base / "log", verb]
-        subprocess.run(command if verb == "stop" else [*command, "-o", options], **quiet)
+        subprocess.run(command if verb == "stop" else [*command, "-o", options], **quiet)  # noqa: PLW1510
 
     def fresh():
         name = f"t{secrets.token_hex(4)}"

@@ -1,6 +1,5 @@
 """What stands before the routes: limits, headers, files, metrics, logs, and the OpenAPI document."""
 
-import json
 import re
 from pathlib import Path
 
@@ -16,13 +15,13 @@ from schemathesis.specs.openapi.checks import (
     response_schema_conformance,
     status_code_conformance,
 )
+from tests.service.conftest import AUDIENCE, Running, nonce
+from tests.service.test_life import code
 
 from ageveil.service import pages
 from ageveil.service.app import openapi_document
 from ageveil.service.guard import SMALL_BODY
 from ageveil.service.settings import Settings
-from tests.service.conftest import AUDIENCE, Running, nonce
-from tests.service.test_life import code
 
 ROOT = Path(__file__).parent.parent.parent
 CONFORM = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]

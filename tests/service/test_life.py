@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from joserfc import jwk, jwt
+from tests.service.conftest import AUDIENCE, frame_of, nonce
 
 from ageveil import boards, estimation
 from ageveil.anonymization import anonymize_crop
@@ -17,7 +18,6 @@ from ageveil.pipeline import Pipeline
 from ageveil.service.keys import generate_key
 from ageveil.service.problems import CODES
 from ageveil.types import AnonymizedFace, Policy, Rating, Receipt
-from tests.service.conftest import AUDIENCE, frame_of, nonce
 
 # RFC 9864 renames the algorithm; libraries that parties use know it by the older name.
 pytestmark = pytest.mark.filterwarnings("ignore:EdDSA is deprecated")
@@ -289,8 +289,9 @@ def test_what_the_document_does_not_allow_is_refused(one, asked):
 
 
 def test_limits_count_parties_and_addresses(tmp_path):
-    from ageveil.service.settings import read_settings
     from tests.service.conftest import Running
+
+    from ageveil.service.settings import read_settings
 
     running = Running(
         read_settings(state_directory=tmp_path / "s", demo=False, party_per_minute=3, address_per_minute=2)
