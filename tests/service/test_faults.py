@@ -164,7 +164,7 @@ def test_a_full_disk_changes_nothing(start, embedded, tmp_path):
 
 
 def raw(process, data, *, seconds=15.0, pause=0.0):
-    """Send bytes over a bare connection, with a pause after each if one is given; returns the whole answer."""
+    """Send bytes over a bare connection, with a pause after each; returns the whole answer."""
     answer = b""
     with socket.create_connection(("127.0.0.1", process.port), timeout=seconds) as connection:
         try:

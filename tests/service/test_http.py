@@ -111,7 +111,8 @@ def test_files_carry_the_headers_that_they_need(client):
 @pytest.mark.parametrize(
     "path",
     ["/../outside.txt", "/%2e%2e/outside.txt", "/assets/../../outside.txt", "/assets/..%2f..%2foutside.txt",
-     "/..%5coutside.txt", "//etc/passwd", "/assets", "/link.txt", "/%00", "/element.js%00.txt", "/" + "a" * 5000],
+     "/..%5coutside.txt", "//etc/passwd", "/assets", "/link.txt", "/%00", "/element.js%00.txt",
+     "/" + "a" * 5000],
 )  # fmt: skip
 def test_paths_lead_nowhere_else(client, path):
     answer = client.http.get(path)
@@ -192,3 +193,11 @@ def test_whatever_is_asked_is_answered_as_the_document_says(client, mode, author
         except Unsatisfiable:  # a route that takes nothing can be asked for nothing that it does not take
             assert mode is GenerationMode.NEGATIVE
     assert {"POST /v1/checks", "POST /v1/checks/{check_id}/faces", "POST /v1/tokens/redeem"} <= asked
+
+
+def test_the_examples_of_deployment_name_real_settings():
+    for name in ("compose.yaml", "ageveil.service"):
+        text = (ROOT / "examples" / "deploy" / name).read_text()
+        named = {word.lower() for word in re.findall(r"\bAGEVEIL_([A-Z_]+)\b", text)}
+        assert named
+        assert named <= set(Settings.model_fields)
