@@ -24,6 +24,7 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from ageveil import estimation
@@ -154,7 +155,7 @@ def table(face: AnonymizedFace, count: int) -> list[str]:
     frame = {"pixels": base64.b64encode(face.pixels.tobytes()).decode(), "receipt": face.receipt.to_json()}
     body = json.dumps({"frames": [frame]}).encode()
     with tempfile.TemporaryDirectory() as state, server(state) as found:
-        make = lambda: Lane(found, body)  # noqa: E731 - a name for the argument below
+        make = partial(Lane, found, body)
         alone = make()
         with asyncio.Runner() as loop:
             loop.run(closed([alone.check], 20))
@@ -169,10 +170,8 @@ def table(face: AnonymizedFace, count: int) -> list[str]:
                 },
                 60,
             )
-            own = [
-                whole - model - looked
-                for whole, model, looked in zip(*(times[name] for name in ("request", "model", "inspection")), strict=True)
-            ]  # fmt: skip
+            parts = (times["request"], times["model"], times["inspection"])
+            own = [whole - model - looked for whole, model, looked in zip(*parts, strict=True)]
             before = found.memory()
             rate, _ = loop.run(closed([make().check for _ in range(_LANES)], count))
             after = found.memory()
