@@ -185,10 +185,12 @@ def start(tmp_path):
     """Start processes on one state directory; all are ended after the test."""
     begun = []
 
-    def call(**environment):
-        state = environment.pop("state", tmp_path / "state")
-        begun.append(Process(state, tmp_path / f"log{len(begun)}", **environment))
-        return begun[-1].wait()
+    def call(count=1, **environment):
+        first = len(begun)
+        for number in range(first, first + count):
+            begun.append(Process(tmp_path / "state", tmp_path / f"log{number}", **environment))
+        found = [process.wait() for process in begun[first:]]
+        return found if count > 1 else found[0]
 
     yield call
     for process in begun:

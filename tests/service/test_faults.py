@@ -70,12 +70,13 @@ def embedded(tmp_path):
 
 
 def begin(start, caller, **environment):
+    """A process, or several that start at the same moment, on a state that has no key yet."""
     url = caller.settings.database.get_secret_value()
     return start(**({"database": url} if url else {}), address_per_minute=100_000, **environment)
 
 
 def test_two_processes_race_for_a_nonce_a_completion_and_a_redemption(start, caller, frame):
-    both = [begin(start, caller, public_url="https://age.example") for _ in range(2)]
+    both = begin(start, caller, public_url="https://age.example", count=2)
     mine = nonce()
     with ThreadPoolExecutor(8) as pool:
         created = list(pool.map(lambda n: caller.create(both[n % 2], nonce=mine, tries=1), range(8)))
