@@ -190,7 +190,14 @@ def test_slow_truncated_and_broken_requests_end(start, embedded):
     assert raw(process, b"GET /healthz HTTP/1.1\r\nX-Slow: " + b"a" * 60, pause=0.05) == b""  # slow header
     with socket.create_connection(("127.0.0.1", process.port), timeout=10) as silent:
         assert silent.recv(1) == b""
-    assert time.monotonic() - started < 12
+    with socket.create_connection(("127.0.0.1", process.port), timeout=10) as kept:
+        for pause in (3, 0):  # one that is kept between requests may wait, and is closed on half a header
+            kept.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert b" 200 " in kept.recv(65536)
+            time.sleep(pause)
+        kept.sendall(b"GET /healthz HTTP/1.1\r\n")
+        assert kept.recv(1) == b""
+    assert time.monotonic() - started < 20
     assert b" 201 " not in raw(process, head + b"Content-Length: 100\r\n\r\n{}")  # truncated
     assert b" 400 " in raw(process, b"\x16\x03\x01 no http at all\r\n\r\n")
     assert b" 413 " in raw(process, head + b"Content-Length: 99999999\r\n\r\n")
