@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from ageveil import ciphers
 from ageveil.draws import ChaChaDraws
 from ageveil.errors import UnusableFaceError
+from ageveil.runtime import Weights, is_installed, open_session
 from ageveil.types import AnonymizedFace, CanonicalCrop, Draws, Image, Receipt, check_image
 
 Region = tuple[int, int, int, int]
@@ -29,11 +30,27 @@ Parameters = dict[str, int | float | str]
 _REFERENCE_SIZE = 200
 # The blurred face box, as fractions of the crop: the mean HOG face box of the UTKFace crops.
 _FACE_BOX = (0.06, 0.04, 0.95, 0.94)
+VEIL_LEVELS = 16
+"""Grey levels that each half of a veil may have."""
+
+VEIL = Weights(
+    package="ageveil_weights_research",
+    file="veil.onnx",
+    sha256="0" * 64,
+    licence="LicenseRef-research-only",
+    source="trained by recipes/veil of Ageveil; docs/models.md tells on what",
+    distribution="./weights/research (in a checkout of Ageveil)",
+)
+
 # How far the eye region reaches beyond the outer eye corners to both sides, above the highest corner and
 # below the lowest one, in distances between the eye centres. So the rectangle is as wide as the mean
 # 68-point one; it is taller, because brows rise, lower lids sink, and eye corners do not tell how far
 # (tests/test_anonymization.py states what it covers).
 _BESIDE_CORNERS, _ABOVE_CORNERS, _BELOW_CORNERS = 0.415, 0.545, 0.16
+# Where the mean face's eye corners lie in a crop, as fractions of its side, from left to right.
+_MEAN_CORNERS, _MEAN_HEIGHT = (0.230, 0.364, 0.617, 0.751), 0.299
+# The noise of "dp-pix" hides a change of any so many pixels, at this budget for each picture that leaves.
+_DP_PIXELS, _DP_EPSILON = 16, 0.25
 # Points of the eyebrows and eyes in the 68-point set.
 _EYES_AND_BROWS = [*range(17, 27), *range(36, 48)]
 _MARGIN = 0.10
@@ -97,6 +114,16 @@ def face_region(size: int) -> Region:
     """
     x0, y0, x1, y1 = (_round(share * size) for share in _FACE_BOX)
     return x0, y0, x1, y1
+
+
+def mean_eye_region(size: int) -> Region:
+    """The eye region of the mean face in a canonical crop, for approaches that leave no eyes to point at.
+
+    >>> mean_eye_region(200)
+    (14, 18, 182, 72)
+    """
+    corners = np.array([(x, _MEAN_HEIGHT) for x in reversed(_MEAN_CORNERS)])
+    return eye_region(size * np.vstack([corners[[0, 1]], corners[[3, 2]], corners[:1]]), size)
 
 
 def _check_region(image: Image, region: Region) -> None:
@@ -198,6 +225,90 @@ def blur(crop: Image, region: Region, *, radius: int, sigma: float) -> Image:
     return result
 
 
+def noisy_cells(crop: Image, region: Region, *, cell: int, pixels: int, epsilon: float, rng: Draws) -> Image:
+    """Average grey cells and add noise, so that no few pixels can be read off the result.
+
+    The sum of a cell's grey values gets two-sided geometric noise. Two pictures that differ in at most
+    `pixels` pixels give any result with probabilities that differ by a factor of at most exp(`epsilon`), but
+    for the draws' 32 bits, which round each probability by up to 2^-32. That is said of a few pixels, not of
+    a person, and the budgets of several pictures of one face add up.
+
+    Args:
+        crop: Picture, shape (H, W, 3), uint8 RGB.
+        region: What is hidden, xyxy in whole pixels, half open. Cells start at its top left corner.
+        cell: Side of a cell in pixels, at least 2; the last row and column may be smaller.
+        pixels: How many pixels' change is hidden, 1 or more.
+        epsilon: Privacy budget, above 0.
+        rng: Draws the noise.
+
+    Returns:
+        A new array like `crop`; pixels outside `region` are unchanged.
+
+    Raises:
+        ValueError: `region` has no area or leaves the crop, or a number is out of range.
+
+    Source:
+        Fan 2018, "Image pixelization with differential privacy"; Ghosh et al. 2012, "Universally
+        utility-maximizing privacy mechanisms", for the geometric noise.
+    """
+    _check_region(crop, region)
+    if cell < 2 or pixels < 1 or not epsilon > 0:
+        raise ValueError(
+            f"expected a cell of 2 or more, a pixel or more and a budget above 0, got {cell}, {pixels} and "
+            f"{epsilon}"
+        )
+    x0, y0, x1, y1 = region
+    grey = cv2.cvtColor(crop[y0:y1, x0:x1], cv2.COLOR_RGB2GRAY).astype(np.int64)
+    tops, lefts = np.arange(0, y1 - y0, cell), np.arange(0, x1 - x0, cell)
+    heights, widths = np.diff(tops, append=y1 - y0), np.diff(lefts, append=x1 - x0)
+    sums = np.add.reduceat(np.add.reduceat(grey, tops, 0), lefts, 1)
+    # The difference of two geometric numbers; each comes from its inverse distribution function.
+    words = rng.integers(np.full((2, *sums.shape), 2**32, np.int64))
+    steps = np.floor(np.log((words + 1) / 2**32) * (255 * pixels / -epsilon)).astype(np.int64)
+    means = (sums + steps[0] - steps[1]) / (heights[:, None] * widths)
+    levels = np.clip(np.rint(means), 0, 255).astype(np.uint8)
+    result = crop.copy()
+    result[y0:y1, x0:x1] = levels.repeat(heights, 0).repeat(widths, 1)[..., None]
+    return result
+
+
+def veil(crop: Image, region: Region, *, threads: int = 1) -> Image:
+    """Put two grey halves in place of a face: they tell an age to who can read them, and hold one byte.
+
+    A network looks at the bare face and says what it sees in two numbers from 0 to 15; each paints a half.
+    One of 256 pictures comes out, whatever the face: the bound on what anybody can learn from it.
+
+    Args:
+        crop: Picture, shape (H, W, 3), uint8 RGB.
+        region: What is looked at and painted over, xyxy in whole pixels, half open, at least 32 pixels
+            across and down; for an age it must show a canonical crop.
+        threads: Of the network; 0 uses all cores.
+
+    Returns:
+        A new array like `crop`; pixels outside `region` are unchanged.
+
+    Raises:
+        ValueError: `region` leaves the crop or is too small.
+        ModelError: The weights are not installed or damaged.
+    """
+    _check_region(crop, region)
+    x0, y0, x1, y1 = region
+    side = min(x1 - x0, y1 - y0)
+    if side < 32:
+        raise ValueError(f"a veil hides 32 pixels or more across and down, got {side}")
+    face = crop[y0:y1, x0:x1]
+    if face.shape[0] != face.shape[1]:
+        face = np.asarray(cv2.resize(face, (side, side), interpolation=cv2.INTER_AREA), np.uint8)
+    bare = np.zeros((1, side, side), np.bool_)
+    levels = open_session(VEIL, threads).run(crops=np.ascontiguousarray(face[None]), eye_mask=bare)[1][0]
+    # The middle of each of 16 equal spans of grey.
+    left, right = (int(level) * (256 // VEIL_LEVELS) + 128 // VEIL_LEVELS for level in levels)
+    result = crop.copy()
+    result[y0:y1, x0 : x0 + (x1 - x0) // 2] = left
+    result[y0:y1, x0 + (x1 - x0) // 2 : x1] = right
+    return result
+
+
 Apply = Callable[[Image, Region, Parameters, Draws | None, Key | None], tuple[Image, Parameters]]
 """(picture, region, sizes, draws, key) -> (new picture, parameters for the receipt).
 
@@ -218,6 +329,7 @@ class Approach:
         smooth: Its result may be interpolated when it is put back into a picture.
         sizes: (side of the crop) -> sizes in pixels.
         apply: The pixels' part.
+        weights: Of the network that it needs; None for most.
     """
 
     name: str
@@ -228,6 +340,12 @@ class Approach:
     reversible: bool = False
     cipher: type[Key] | None = None
     smooth: bool = False
+    weights: Weights | None = None
+
+    @property
+    def usable(self) -> bool:
+        """Whether all that it needs is installed."""
+        return self.weights is None or is_installed(self.weights)
 
 
 def _none(_: int) -> Parameters:
@@ -261,6 +379,24 @@ def _apply_permutation(
     result = crop.copy()
     result[y0:y1, x0:x1] = ciphers.encrypt_permutation(crop[y0:y1, x0:x1], _permutation_key(key))
     return result, sizes
+
+
+def _apply_grid(
+    crop: Image, region: Region, sizes: Parameters, rng: Draws | None, _: Key | None
+) -> tuple[Image, Parameters]:
+    return mosaic(crop, region, cell=int(sizes["cell"]), rng=rng or ChaChaDraws()), sizes
+
+
+def _apply_dp_pix(
+    crop: Image, region: Region, sizes: Parameters, rng: Draws | None, _: Key | None
+) -> tuple[Image, Parameters]:
+    cell, pixels, epsilon = int(sizes["cell"]), int(sizes["pixels"]), float(sizes["epsilon"])
+    noisy = noisy_cells(crop, region, cell=cell, pixels=pixels, epsilon=epsilon, rng=rng or ChaChaDraws())
+    return noisy, sizes
+
+
+def _apply_veil(crop: Image, region: Region, sizes: Parameters, *_: object) -> tuple[Image, Parameters]:
+    return veil(crop, region), sizes
 
 
 def _permutation_key(key: Key | None) -> ciphers.PermutationKey:
@@ -332,6 +468,32 @@ APPROACHES: Mapping[str, Approach] = MappingProxyType(
                 lambda size: {"radius": _scaled(size, 12), "sigma": 4.1 * size / _REFERENCE_SIZE},
                 _apply_blur,
                 smooth=True,
+            ),
+            Approach(
+                "grid",
+                "all",
+                "the whole crop under coarse cells, 8 across, each repeating one of its pixels",
+                lambda size: {"cell": max(2, _scaled(size, 25))},
+                _apply_grid,
+            ),
+            Approach(
+                "dp-pix",
+                "all",
+                "the whole crop as noisy grey cells, 8 across; no few pixels can be read off it",
+                lambda size: {
+                    "cell": max(2, _scaled(size, 25)),
+                    "pixels": _DP_PIXELS,
+                    "epsilon": _DP_EPSILON,
+                },
+                _apply_dp_pix,
+            ),
+            Approach(
+                "veil",
+                "all",
+                "two grey halves painted by a network that looked at the age: one byte leaves",
+                lambda _: {"levels": VEIL_LEVELS, "filter": VEIL.sha256[:16]},
+                _apply_veil,
+                weights=VEIL,
             ),
             Approach(
                 "permutation",
@@ -412,11 +574,14 @@ def anonymize_crop(
     Raises:
         ValueError: Unknown approach, or a key of another kind than it takes.
         UnusableFaceError: The eye region lies outside the crop.
+        ModelError: The approach is a network whose weights are not installed or damaged.
     """
     entry = get_approach(approach)
     _check_key(entry, key)
     size = crop.size
     eyes = eye_region(crop.landmarks, size)
+    if entry.hides == "all" and entry.cipher is None:
+        eyes = mean_eye_region(size)  # what the crop no longer shows, its receipt must not tell
     region = {"eyes": eyes, "face": face_region(size)}.get(entry.hides, (0, 0, size, size))
     pixels, parameters = entry.apply(crop.pixels, region, entry.sizes(size), rng, key)
     eye_mask = np.zeros((size, size), np.bool_)

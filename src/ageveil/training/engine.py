@@ -320,7 +320,8 @@ def build(recipe: Recipe, *, runs: Path, weights: Path | None) -> tuple[AgeNetwo
     if recipe.initial == "random":
         return network, ()
     if recipe.initial.startswith("run:"):
-        state = _earlier(runs, recipe.initial.removeprefix("run:"), recipe).state_dict()
+        earlier = _earlier(runs, recipe.initial.removeprefix("run:"), recipe)
+        state = network.inherit(earlier.state_dict())
     else:
         state = network.adapt(initial.load(recipe.initial, weights))
     missing = initial.fit(network, state)

@@ -24,7 +24,7 @@ from ageveil.training.preparation import PreparedFaces
 from ageveil.types import MAX_AGE, AnonymizedFace, CanonicalCrop
 
 # A run can be repeated only with ciphers whose key is all that is random in them.
-REPEATABLE = ("original", "mosaic", "mask", "blur", "permutation", "des-ecb")
+REPEATABLE = ("original", "mosaic", "mask", "blur", "grid", "dp-pix", "veil", "permutation", "des-ecb")
 """Approaches that a recipe may name."""
 
 Item = tuple[Tensor, Tensor, int]

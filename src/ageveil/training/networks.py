@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ageveil.anonymization import VEIL_LEVELS
 from ageveil.training.efficientnet import EfficientNetLite0, SameConv2d
 from ageveil.types import AGE_GROUPS, MAX_AGE, Resolution
 
@@ -45,6 +46,10 @@ class AgeNetwork(nn.Module):
             state: Tensors as `ageveil.training.initial` returns them for this network.
         """
         raise NotImplementedError
+
+    def inherit(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What this network takes from the tensors of an earlier run; the rest stays random."""
+        return dict(state)
 
     def resized(self, crops: Tensor, eye_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Bring crops and masks to the network's side, bilinearly and without a prefilter.
@@ -107,13 +112,101 @@ class MobileNet(AgeNetwork):
         """The FaceRes weights, with a silent fourth input."""
         return {**state, "features.0.weight": _with_mask_input(state["features.0.weight"])}
 
-    def forward(self, crops: Tensor, eye_mask: Tensor) -> Tensor:
-        """Logits over the years, shape (N, 101); arguments as `AgeNetwork.resized`."""
+    def described(self, crops: Tensor, eye_mask: Tensor) -> Tensor:
+        """What the years are read from, shape (N, 256); arguments as `AgeNetwork.resized`."""
         colours, mask = self.resized(crops, eye_mask)
         inputs = torch.cat([colours.flip(1) - self.mean, mask * _MASK_LEVEL], 1)
         pooled = self.features(inputs.contiguous(memory_format=torch.channels_last)).mean((2, 3))
-        logits: Tensor = self.years(self.dropout(functional.relu(self.hidden(self.dropout(pooled)))))
+        return functional.relu(self.hidden(self.dropout(pooled)))
+
+    def forward(self, crops: Tensor, eye_mask: Tensor) -> Tensor:
+        """Logits over the years, shape (N, 101); arguments as `AgeNetwork.resized`."""
+        logits: Tensor = self.years(self.dropout(self.described(crops, eye_mask)))
         return logits
+
+
+class VeilReader(nn.Module):
+    """Years from the two grey levels of a veil, `ageveil.anonymization.veil`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(2, 128), nn.GELU(), nn.Linear(128, 128), nn.GELU(), nn.Linear(128, YEARS)
+        )
+
+    def forward(self, levels: Tensor) -> Tensor:
+        """Logits over the years, shape (N, 101).
+
+        Args:
+            levels: Shape (N, 2), whole numbers from 0 to 15, float.
+        """
+        logits: Tensor = self.layers(levels / (VEIL_LEVELS - 1) - 0.5)
+        return logits
+
+
+class Veil(MobileNet):
+    """MobileNet that must say what it sees of a bare face in two numbers of four bits, and read them back.
+
+    Its first half paints veils, `ageveil.anonymization.veil`; its last half, `reader`, is what an estimator
+    needs to understand them. The eye mask is not looked at.
+
+    Args:
+        side: Side in pixels at which the network looks at a crop.
+
+    Source:
+        Bengio et al. 2013, "Estimating or propagating gradients through stochastic neurons": gradients pass
+        the rounding as if it were not there.
+    """
+
+    def __init__(self, side: int = 160) -> None:
+        super().__init__(side)
+        del self.years
+        self.code = nn.Linear(256, 2)
+        self.reader = VeilReader()
+
+    def inherit(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The weights of a MobileNet, without its last layer; the new layers stay random."""
+        return {name: tensor for name, tensor in state.items() if not name.startswith("years.")}
+
+    def levels(self, crops: Tensor, eye_mask: Tensor) -> Tensor:
+        """The two numbers, shape (N, 2), whole from 0 to 15, float32; arguments as `AgeNetwork.resized`."""
+        seen = self.described(crops, torch.zeros_like(eye_mask))
+        exact = torch.sigmoid(self.code(seen).float()) * (VEIL_LEVELS - 1)
+        return exact + (exact.round() - exact).detach()
+
+    def forward(self, crops: Tensor, eye_mask: Tensor) -> Tensor:
+        """Logits over the years, shape (N, 101); arguments as `AgeNetwork.resized`."""
+        logits: Tensor = self.reader(self.levels(crops, eye_mask))
+        return logits
+
+
+class Unveiling(nn.Module):
+    """A network that also reads veils, which it knows by their two flat halves.
+
+    Args:
+        network: Answers of all other crops.
+        reader: Answers of veils.
+
+    Raises:
+        ValueError: The network is not over years.
+    """
+
+    def __init__(self, network: AgeNetwork | Ensemble, reader: VeilReader) -> None:
+        super().__init__()
+        if network.resolution != "year":
+            raise ValueError("a veil is read as years, the network answers over groups")
+        self.resolution, self.side = network.resolution, network.side
+        self.network, self.reader = network, reader
+
+    def forward(self, crops: Tensor, eye_mask: Tensor) -> Tensor:
+        """Logits over the years, shape (N, 101); arguments as `AgeNetwork.resized`."""
+        first, last = crops[:, :1, :1], crops[:, :1, -1:]
+        columns = torch.arange(crops.shape[2], device=crops.device).view(1, 1, -1, 1)
+        painted = torch.where(columns < crops.shape[2] // 2, first, last)
+        is_veil = (crops == painted).flatten(1).all(1, keepdim=True)
+        corners = torch.cat([first[:, 0, 0, :1], last[:, 0, 0, :1]], 1)
+        levels = torch.floor(corners.float() * (VEIL_LEVELS / 256))
+        return torch.where(is_veil, self.reader(levels), self.network(crops, eye_mask))
 
 
 def _with_mask_input(weight: Tensor) -> Tensor:
@@ -281,6 +374,7 @@ NETWORKS: Mapping[str, Network] = MappingProxyType(
         "vgg16": Network(Vgg16, "group", 224, _VGG16_WEIGHTS),
         "vgg16-attention": Network(lambda side: Vgg16(side, attention=True), "group", 224, _VGG16_WEIGHTS),
         "mobilenet": Network(MobileNet, "year", 160, ("faceres",)),
+        "veil": Network(Veil, "year", 160, ()),
         "efficientnet-lite0": Network(EfficientNet, "year", 160, ("efficientnet-lite0",)),
     }
 )
