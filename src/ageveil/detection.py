@@ -87,6 +87,8 @@ class DetectorOptions:
         upsample: How often the size is doubled after that, for small faces; 0 to 3.
         threshold: Lowest score of a face; None takes the detector's own.
         threads: Threads of a network; 0 lets it use all cores.
+        pyramid: Look at smaller sizes as well where the detector misses large faces. Without, it sees the
+            picture in one size, sooner.
 
     Raises:
         ValueError: A value lies outside its range.
@@ -96,6 +98,7 @@ class DetectorOptions:
     upsample: int = 0
     threshold: float | None = None
     threads: int = 0
+    pyramid: bool = True
 
     def __post_init__(self) -> None:
         if self.max_side != 0 and self.max_side < 32:
@@ -299,7 +302,7 @@ def find_boxes(
     height, width = image.shape[:2]
     found: list[Proposal] = []
     scale = options.scale(width, height)
-    for level in _levels(scale * max(width, height)) if spec.pyramid else (1.0,):
+    for level in _levels(scale * max(width, height)) if spec.pyramid and options.pyramid else (1.0,):
         resized = _resize(image, scale * level)
         back = np.array([width / resized.shape[1], height / resized.shape[0]])
         found += [_scaled(proposal, back) for proposal in spec.find(resized, threshold, options)]

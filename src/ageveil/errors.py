@@ -12,7 +12,8 @@
     ├── CipherError                8   wrong key, key file or receipt
     ├── OutputError                9   the output cannot be written
     ├── ModelError                12   weights missing or damaged, or a model that fails
-    └── DataError                 13   a data set or a board file does not read as documented
+    ├── DataError                 13   a data set or a board file does not read as documented
+    └── InspectionError           14   a crop is not anonymized as its receipt says; nothing was estimated
 
 A bad argument is a ValueError (exit code 2), as everywhere in Python. Messages say what was expected and
 what came; they never hold pixels. Exit codes 10 and 11 mean deny and step up (`ageveil rate --exit-code`).
@@ -93,3 +94,9 @@ class DataError(AgeveilError):
     """A data set or a board file does not read as documented."""
 
     exit_code = 13
+
+
+class InspectionError(AgeveilError):
+    """A crop is not anonymized as its receipt says, or eyes are bare; nothing was estimated."""
+
+    exit_code = 14

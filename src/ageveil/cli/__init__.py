@@ -19,6 +19,19 @@ _INTERRUPTED = 130
 _EXTRAS = {
     **dict.fromkeys(("torch", "lightning", "pydantic", "safetensors", "onnx", "onnxscript"), "train"),
     "matplotlib": "report",
+    **dict.fromkeys(
+        (
+            "fastapi",
+            "uvicorn",
+            "sqlalchemy",
+            "alembic",
+            "jwt",
+            "limits",
+            "prometheus_client",
+            "pydantic_settings",
+        ),
+        "service",
+    ),
 }
 
 

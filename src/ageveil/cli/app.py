@@ -16,9 +16,11 @@ from ageveil.cli.estimate import estimate
 from ageveil.cli.evaluate import evaluate
 from ageveil.cli.export import export
 from ageveil.cli.models import models
+from ageveil.cli.operate import keys, ledger, parties
 from ageveil.cli.prepare import prepare
 from ageveil.cli.rate import rate
 from ageveil.cli.reproduce import reproduce
+from ageveil.cli.serve import serve
 from ageveil.cli.sheet import sheet
 from ageveil.cli.train import train
 
@@ -48,8 +50,11 @@ for _verb in (
     export,
     reproduce,
     audit,
+    serve,
 ):
     app.command()(_verb)
+for _name, _group in (("ledger", ledger), ("parties", parties), ("keys", keys)):
+    app.add_typer(_group, name=_name)
 
 
 def _version(value: bool) -> None:

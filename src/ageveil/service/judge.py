@@ -1,0 +1,155 @@
+"""From what a browser sends to an outcome: the receipt is read, the pixels inspected, the age estimated."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import functools
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ageveil import boards, decision, estimation
+from ageveil.alignment import CROP_SIZE
+from ageveil.anonymization import face_region, get_approach
+from ageveil.errors import InspectionError
+from ageveil.inspection import inspect
+from ageveil.pipeline import Pipeline, Terms
+from ageveil.runtime import open_session
+from ageveil.service import metrics
+from ageveil.service.problems import Problem
+from ageveil.service.settings import Settings
+from ageveil.types import AnonymizedFace, Image, Outcome, Policy, Rating, RatingKind, Receipt
+
+_EYES = (22, 36, 202, 100)  # somewhere that an eye region may lie
+
+CROP_BYTES = 3 * CROP_SIZE**2
+"""Of one picture: 224 x 224 RGB bytes, rows from the top."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """What a party asks: a rating of a board, or a bare minimum age.
+
+    Attributes:
+        board: Key of a board; None for a bare age.
+        mark: Its mark.
+        minimum_age: In years; with a board, which reading of the mark counts (None for its own).
+        accompanied: An adult is at the viewer's side, as the party knows.
+    """
+
+    board: str | None
+    mark: str | None
+    minimum_age: int | None
+    accompanied: bool
+
+
+class Judge:
+    """Holds the choices of the operator and the loaded model.
+
+    Raises:
+        ValueError: Unknown model.
+        ModelError: Its weights are missing or damaged.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.model = estimation.get_model(estimation.choose_model(settings.model or None))
+        self.approach, self.frames = settings.approach, settings.frames
+        self._pipeline = Pipeline(settings.approach, self.model.info.name, buffers=settings.buffers)
+        self._settings = settings
+        # A name may be a file's: the entry knows what its file says of itself.
+        self._name = settings.model or self.model.info.name
+        session = open_session(self.model.weights, 1)
+        temperatures = json.loads(session.metadata.get("temperatures", "{}"))
+        self.temperature = float(temperatures.get(self.approach, 1.0))
+        self.runs_on_device = set(session.inputs) == {"crops", "eye_mask"}
+        self.terms = functools.lru_cache(maxsize=1024)(self._terms)
+        self._warm_up()
+
+    def _warm_up(self) -> None:
+        """Load what the first try would otherwise wait for."""
+        size = (CROP_SIZE, CROP_SIZE)
+        region = (0, 0, *size)
+        blank = np.zeros((*size, 3), np.uint8)
+        with contextlib.suppress(InspectionError):
+            entry = get_approach(self.approach)
+            hidden = {"face": face_region(CROP_SIZE)}.get(entry.hides, _EYES)
+            inspect(
+                blank, Receipt(entry.name, entry.sizes(CROP_SIZE), hidden, _EYES, size), approach=entry.name
+            )
+        face = AnonymizedFace(blank, blank[..., 0] > 0, Receipt(self.approach, {}, region, region, size))
+        estimation.estimate([face], self._name, threads=1)
+
+    def _terms(self, ask: Ask) -> Terms:
+        """What is asked of a viewer.
+
+        Raises:
+            Problem: There is no such rating.
+        """
+        chosen = self._settings
+        policy = Policy(chosen.confidence, chosen.buffer, ask.accompanied, chosen.waive_voluntary)
+        return self._pipeline.terms(rating_of(ask), policy)
+
+    def judge(self, terms: Terms, frames: Sequence[tuple[str, Any]]) -> Outcome:
+        """Decide from anonymized pictures of one viewer, each as base64 and receipt.
+
+        Raises:
+            Problem: A picture or its receipt is not as it should be, or the face is bare.
+            ModelError: The model failed.
+        """
+        if not 1 <= len(frames) <= self.frames:
+            raise Problem("frames_invalid", f"a try takes 1 to {self.frames} pictures, got {len(frames)}")
+        faces = [self._inspected(pixels, receipt) for pixels, receipt in frames]
+        start = time.perf_counter()
+        found = estimation.estimate(faces, self._name, threads=1)
+        metrics.MODEL_SECONDS.observe(time.perf_counter() - start)
+        return terms.decide(decision.fuse(found)).outcome
+
+    def _inspected(self, pixels: str, receipt: Any) -> AnonymizedFace:  # noqa: ANN401 - JSON
+        try:
+            read = Receipt.from_json(receipt)
+        except ValueError as error:
+            raise Problem("receipt_invalid", str(error)) from None
+        if read.approach != self.approach:
+            raise Problem("approach_not_accepted", f"faces come under the approach {self.approach}")
+        try:
+            return inspect(decode(pixels), read, approach=self.approach, threads=1)
+        except InspectionError as error:
+            raise Problem("not_anonymized", str(error)) from None
+        except ValueError as error:
+            raise Problem("receipt_invalid", str(error)) from None
+
+
+def decode(text: str) -> Image:
+    """The picture in a base64 text, shape (224, 224, 3).
+
+    Raises:
+        Problem: It is no base64 of so many bytes.
+    """
+    try:
+        data = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise Problem("frames_invalid", "the pixels are not base64") from None
+    if len(data) != CROP_BYTES:
+        raise Problem("frames_invalid", f"a picture has {CROP_BYTES} bytes, got {len(data)}")
+    return np.frombuffer(data, np.uint8).reshape(CROP_SIZE, CROP_SIZE, 3)
+
+
+def rating_of(ask: Ask) -> Rating:
+    """The rating that is asked for; a bare age is a legal one of no board.
+
+    Raises:
+        Problem: There is no such board or mark.
+    """
+    if ask.board is not None and ask.mark is not None:
+        try:
+            return boards.get_rating(ask.board, ask.mark, minimum_age=ask.minimum_age)
+        except ValueError as error:
+            raise Problem("rating_unknown", str(error)) from None
+    kind: RatingKind = "legal" if ask.minimum_age else "none"
+    return Rating("", "", f"{ask.minimum_age}+", ask.minimum_age, kind, None, "any", "the relying party")

@@ -1,0 +1,58 @@
+"""The service on uvicorn, with a time limit for headers, which uvicorn has none of."""
+
+from __future__ import annotations
+
+import asyncio
+
+import h11
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from ageveil.service.app import guarded
+from ageveil.service.logs import LOG, configure
+from ageveil.service.service import Service
+
+
+class PatientProtocol(H11Protocol):
+    """Closes connections whose next request's header is not complete within some seconds."""
+
+    seconds = 10.0
+    _watch: asyncio.TimerHandle | None = None
+    _seen: object = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as in the base
+        """Begin to watch."""
+        super().connection_made(transport)
+        self._look_later()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Watch no longer."""
+        if self._watch is not None:
+            self._watch.cancel()
+        super().connection_lost(exc)
+
+    def _look_later(self) -> None:
+        self._watch = self.loop.call_later(self.seconds, self._look)
+
+    def _look(self) -> None:
+        # `cycle` is the request that was begun last: the same at two looks means that none came between.
+        if self.conn.their_state is h11.IDLE and self.cycle is self._seen:
+            self.transport.close()
+            return
+        self._seen = self.cycle
+        self._look_later()
+
+
+def serve(service: Service) -> None:
+    """Serve until a signal ends it; requests that have begun may end."""
+    settings = service.settings
+    configure()
+    PatientProtocol.seconds = settings.body_seconds
+    config = uvicorn.Config(
+        guarded(service), settings.host, settings.port, http=PatientProtocol, ws="none", log_config=None,
+        access_log=False, server_header=False, date_header=False, limit_concurrency=settings.connections,
+        timeout_graceful_shutdown=settings.shutdown_seconds, timeout_keep_alive=30,
+        proxy_headers=bool(settings.trusted_proxies), forwarded_allow_ips=settings.trusted_proxies or None,
+    )  # fmt: skip
+    uvicorn.Server(config).run()
+    LOG.info("ended", {})

@@ -1,0 +1,197 @@
+"""A service on SQLite and one on PostgreSQL, real processes, and anonymized faces of the portraits."""
+
+import base64
+import contextlib
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import httpx2
+import pytest
+
+pytest.importorskip("fastapi", reason="left out: the extra service")
+
+import sqlalchemy as sa
+from starlette.testclient import TestClient
+
+from ageveil.anonymization import anonymize_crop
+from ageveil.image import read_image
+from ageveil.pipeline import Pipeline
+from ageveil.service.app import guarded
+from ageveil.service.parties import add_party
+from ageveil.service.service import open_service
+from ageveil.service.settings import read_settings
+
+AUDIENCE = "https://films.example"
+
+
+def nonce():
+    return secrets.token_urlsafe(16)
+
+
+def frame_of(face):
+    """A face as a browser sends it."""
+    return {"pixels": base64.b64encode(face.pixels.tobytes()).decode(), "receipt": face.receipt.to_json()}
+
+
+@pytest.fixture(scope="session")
+def crop(astronaut):
+    """The bare canonical crop of a portrait."""
+    return Pipeline("mosaic").align_viewer(read_image(astronaut))[1]
+
+
+@pytest.fixture(scope="session")
+def frame(crop):
+    """The portrait under a mosaic, as a browser sends it."""
+    return frame_of(anonymize_crop(crop, "mosaic"))
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory):
+    """A PostgreSQL server on loopback: (start, stop, URL of a fresh database)."""
+    folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    if not folders:
+        pytest.skip("left out: PostgreSQL (Debian's package postgresql) is not installed")
+    program, base = folders[-1], tmp_path_factory.mktemp("postgres")
+    user = {"user": "nobody", "group": "nogroup", "extra_groups": []} if os.getuid() == 0 else {}
+    if user:  # the server refuses to run as root
+        for folder in (base, *base.parents[:3]):
+            if str(folder) != "/tmp":  # noqa: S108 - the sticky folder that all may enter
+                folder.chmod(0o755)
+        os.chown(base, 65534, 65534)
+    data, port = base / "data", free_port()
+    quiet = {"check": True, "stdout": subprocess.DEVNULL, "cwd": base, **user}
+    subprocess.run([program / "initdb", "-D", data, "-A", "trust", "-U", "tester", "--no-sync"], **quiet)
+    options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={base}"
+
+    def control(verb):
+        command = [program / "pg_ctl", "-D", data, "-w", "-m", "immediate", "-l", base / "log", verb]
+        subprocess.run(command if verb == "stop" else [*command, "-o", options], **quiet)
+
+    def fresh():
+        name = f"t{secrets.token_hex(4)}"
+        admin = sa.create_engine(
+            f"postgresql+psycopg://tester@127.0.0.1:{port}/postgres", isolation_level="AUTOCOMMIT"
+        )
+        with admin.connect() as connection:
+            connection.execute(sa.text(f"CREATE DATABASE {name}"))
+        admin.dispose()
+        return f"postgresql://tester@127.0.0.1:{port}/{name}"
+
+    control("start")
+    yield lambda: control("start"), lambda: control("stop"), fresh
+    control("stop")
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def settings(request, tmp_path):
+    """Settings of a fresh state, once on each database."""
+    database = "" if request.param == "sqlite" else request.getfixturevalue("postgres")[2]()
+    return read_settings(
+        state_directory=tmp_path / "state", database=database, demo=False, key_delay_seconds=0
+    )
+
+
+class Running:
+    """A service with its HTTP client, a party's key, and a clock that a test can move."""
+
+    def __init__(self, settings):
+        self.settings, self.ahead = settings, 0.0
+        self.service = replace(open_service(settings), clock=lambda: time.time() + self.ahead)
+        with self.service.engine.begin() as connection:
+            self.key = add_party(connection, "films", [AUDIENCE, "https://shop.example"])
+        self.http = TestClient(guarded(self.service), raise_server_exceptions=False)
+
+    @property
+    def party(self):
+        return {"Authorization": f"Bearer {self.key}"}
+
+    def create(self, **asked):
+        asked = {"minimum_age": 18, "audience": AUDIENCE, "nonce": nonce()} | asked
+        return self.http.post("/v1/checks", json=asked, headers=self.party)
+
+    def post(self, check, what, body=None):
+        headers = {"Authorization": f"Check {check['secret']}"}
+        return self.http.post(f"/v1/checks/{check['id']}/{what}", json=body, headers=headers)
+
+    def view(self, check):
+        headers = {"Authorization": f"Check {check['secret']}"}
+        return self.http.get(f"/v1/checks/{check['id']}", headers=headers)
+
+    def redeem(self, token, nonce):
+        return self.http.post("/v1/tokens/redeem", json={"token": token, "nonce": nonce}, headers=self.party)
+
+
+@pytest.fixture
+def running(settings):
+    found = Running(settings)
+    with found.http:
+        yield found
+
+
+@pytest.fixture
+def one(tmp_path):
+    """A service on SQLite alone, for what no database has a part in."""
+    found = Running(read_settings(state_directory=tmp_path / "state", demo=False, key_delay_seconds=0))
+    with found.http:
+        yield found
+
+
+def free_port():
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+class Process:
+    """`ageveil serve` as a process of its own."""
+
+    def __init__(self, state, log, **environment):
+        self.port, self.log = free_port(), log
+        self.url = f"http://127.0.0.1:{self.port}"
+        environment = {f"AGEVEIL_{name.upper()}": str(value) for name, value in environment.items()}
+        with log.open("ab") as sink:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "ageveil", "serve", "--port", str(self.port)],
+                stdout=sink, stderr=sink,
+                env={**os.environ, "AGEVEIL_STATE_DIRECTORY": str(state), **environment},
+            )  # fmt: skip
+        self.http = httpx2.Client(base_url=self.url, timeout=30)
+
+    def wait(self):
+        """Until it is ready."""
+        for _ in range(600):
+            with contextlib.suppress(httpx2.TransportError):
+                if self.http.get("/healthz").status_code == 200:
+                    return self
+            assert self.process.poll() is None, self.log.read_text()
+            time.sleep(0.05)
+        raise AssertionError("the server did not start")
+
+    def end(self, how=signal.SIGTERM):
+        self.process.send_signal(how)
+        self.http.close()
+        return self.process.wait(30)
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Start processes on one state directory; all are ended after the test."""
+    begun = []
+
+    def call(**environment):
+        state = environment.pop("state", tmp_path / "state")
+        begun.append(Process(state, tmp_path / f"log{len(begun)}", **environment))
+        return begun[-1].wait()
+
+    yield call
+    for process in begun:
+        if process.process.poll() is None:
+            process.end(signal.SIGKILL)
+        process.http.close()
