@@ -24,6 +24,8 @@ import typer.main
 
 from ageveil import boards, errors
 from ageveil.cli.app import app
+from ageveil.service.app import openapi_document
+from ageveil.service.settings import Settings
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -45,7 +47,7 @@ def cli_page() -> str:
         _exit_codes(),
         "```",
     ]
-    for name, command in group.commands.items():
+    for name, command in _commands(group):
         arguments = [p for p in command.params if p.param_type_name == "argument"]
         usage = " ".join(_argument_usage(p) for p in arguments)
         lines += ["", f"## ageveil {name}", "", f"`ageveil {name} {usage}".rstrip() + " [OPTIONS]`", ""]
@@ -56,6 +58,15 @@ def cli_page() -> str:
         ]
         lines += [_option_row(p) for p in command.params if p.param_type_name == "option"]
     return "\n".join(lines) + "\n"
+
+
+def _commands(group: Any, before: str = "") -> Iterator[tuple[str, Any]]:
+    """Every command with its whole name, those of groups of verbs included."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from _commands(command, f"{before}{name} ")
+        else:
+            yield f"{before}{name}", command
 
 
 def _exit_codes() -> str:
@@ -333,11 +344,22 @@ def _filled(page: Path, blocks: dict[str, str]) -> str:
     return text
 
 
+def service_page() -> str:
+    """docs/service.md with its table of settings made from the code."""
+    lines = ["| setting | meaning | default |", "|---|---|---|"]
+    for name, field in Settings.model_fields.items():
+        default = "" if field.default_factory else f"`{field.default}`"
+        lines.append(f"| `{name}` | {field.description} | {default if str(field.default) else ''} |")
+    return _filled(DOCS / "service.md", {"settings": "\n".join(lines)})
+
+
 PAGES = {
     DOCS / "cli.md": cli_page,
     DOCS / "boards.md": boards_page,
     DOCS / "approaches.md": approaches_page,
     DOCS / "models.md": models_page,
+    DOCS / "openapi.json": openapi_document,
+    DOCS / "service.md": service_page,
     DOCS / "calibration.md": calibration_page,
     ROOT / "recipes" / "vgg16" / "README.md": paper_page,
     ROOT / "README.md": readme_page,

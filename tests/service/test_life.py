@@ -144,7 +144,10 @@ def test_what_is_not_anonymized_is_refused_and_costs_no_try(running, crop, frame
     }
     for wanted, one in sent.items():
         assert code(running.post(check, "faces", {"frames": [one]})) == wanted
-    assert code(running.post(check, "faces", {"frames": [frame, frame]})) in {"frames_invalid", "body_too_large"}
+    assert code(running.post(check, "faces", {"frames": [frame, frame]})) in {
+        "frames_invalid",
+        "body_too_large",
+    }
     assert running.view(check).json()["tries_left"] == 1
 
 
@@ -158,9 +161,9 @@ def test_another_party_audience_nonce_or_secret_opens_nothing(running):
     assert code(running.http.get(f"/v1/checks/{check['id']}")) == "credentials_missing"
     assert code(running.http.get(f"/v1/checks/{check['id']}", headers=running.party)) == "credentials_missing"
     wrong = {"Authorization": "Bearer ageveil_wrong"}
-    assert code(running.http.post("/v1/tokens/redeem", json={"token": "x", "nonce": mine}, headers=wrong)) == (
-        "credentials_invalid"
-    )
+    assert code(
+        running.http.post("/v1/tokens/redeem", json={"token": "x", "nonce": mine}, headers=wrong)
+    ) == ("credentials_invalid")
     assert code(running.create(minimum_age=None, board="mpa", rating="ZZ")) == "rating_unknown"
     token = running.post(check, "end").json()["token"]
     assert code(running.redeem(token, nonce())) == "nonce_mismatch"
@@ -228,7 +231,12 @@ def test_tokens_survive_rotation_and_new_keys_wait_their_delay(one):
 
 def test_tokens_of_one_visitor_share_nothing_that_others_do_not(one, frame):
     tokens = [
-        read(one, one.post(one.create(tries=1, minimum_age=25).json(), "faces", {"frames": [frame]}).json()["token"])[1]
+        read(
+            one,
+            one.post(one.create(tries=1, minimum_age=25).json(), "faces", {"frames": [frame]}).json()[
+                "token"
+            ],
+        )[1]
         for _ in range(2)
     ]
     differing = {name for name in tokens[0] if tokens[0][name] != tokens[1][name]}
@@ -247,7 +255,10 @@ def test_of_many_requests_at_once_one_wins(running, frame):
         assert {code(answer) for answer in created if answer.status_code != 201} == {"nonce_used"}
         tried = list(pool.map(lambda _: running.post(winner, "faces", {"frames": [frame]}), range(8)))
         spent = sum(answer.status_code == 200 for answer in tried)
-        assert {code(answer) for answer in tried if answer.status_code != 200} <= {"check_changed", "check_completed"}
+        assert {code(answer) for answer in tried if answer.status_code != 200} <= {
+            "check_changed",
+            "check_completed",
+        }
         assert 1 <= spent <= 3
         token = running.post(winner, "end").json()["token"]
         redeemed = list(pool.map(lambda _: running.redeem(token, mine), range(8)))

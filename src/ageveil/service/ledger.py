@@ -82,10 +82,11 @@ def verify(connection: Connection, keys: KeyRing, *, known: Place | None = None)
         raise DataError("ledger: the row that names the end is missing")
     start = Place(0, _FIRST) if end.checkpoint is None else _signed(keys, end.checkpoint, CHECKPOINT)
     last, known_seen = start, known in {None, start}
-    rows = connection.execute(sa.select(ledger).order_by(ledger.c.sequence).execution_options(yield_per=1000))
-    for row in rows:
-        last = _next(row, last)
-        known_seen = known_seen or last == known
+    query = sa.select(ledger).order_by(ledger.c.sequence).execution_options(yield_per=1000)
+    with connection.execute(query) as rows:
+        for row in rows:
+            last = _next(row, last)
+            known_seen = known_seen or last == known
     if last != Place(end.sequence, end.hash):
         raise DataError(f"ledger: the last record is {last.sequence}, the end names {end.sequence}")
     if (end.signature is not None or last.sequence > 0) and _signed(keys, end.signature, END) != last:

@@ -13,8 +13,9 @@ from ageveil.service.database import reading
 from ageveil.service.metrics import REGISTRY
 from ageveil.service.problems import Problem
 from ageveil.service.routes import Running
+from ageveil.service.schemas import documented
 
-router = APIRouter()
+router = APIRouter(responses=documented("credentials_invalid", "not_found", "unavailable"))
 
 
 @router.get("/healthz")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter
 from fastapi.responses import FileResponse
@@ -17,6 +17,7 @@ from ageveil.service import checks
 from ageveil.service.database import reading
 from ageveil.service.problems import Problem
 from ageveil.service.routes import Running
+from ageveil.service.schemas import documented
 
 if TYPE_CHECKING:
     from starlette.types import Scope
@@ -32,7 +33,7 @@ _POLICY = (
 )
 _FOREVER = "public, max-age=31536000, immutable"
 
-router = APIRouter()
+router = APIRouter(responses=documented("not_found", "client_not_built"))
 
 
 def page_headers(*ancestors: str) -> Mapping[str, str]:
@@ -45,7 +46,13 @@ def page_headers(*ancestors: str) -> Mapping[str, str]:
     }
 
 
-@router.get("/check/{check_id}", response_class=FileResponse)
+_PAGE: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/html": {}}},
+    404: {"content": {"text/html": {}}, "description": "the same page, for a check that is not there"},
+}
+
+
+@router.get("/check/{check_id}", response_class=FileResponse, responses=_PAGE)
 def get_page(service: Running, check_id: str) -> FileResponse:
     """The page on which a visitor is checked; only the check's audience may embed it."""
     page = STATIC / "index.html"

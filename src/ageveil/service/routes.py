@@ -18,7 +18,6 @@ from ageveil.service.service import Service
 
 _PARTY = HTTPBase(scheme="bearer", scheme_name="party", description="API key of a party.", auto_error=False)
 _BROWSER = HTTPBase(scheme="check", scheme_name="browser", description="Secret of a check.", auto_error=False)
-_PROBLEM = {"model": schemas.ProblemBody, "content": {"application/problem+json": {}}}
 
 Bearer = Annotated[HTTPAuthorizationCredentials | None, Depends(_PARTY)]
 Opener = Annotated[HTTPAuthorizationCredentials | None, Depends(_BROWSER)]
@@ -32,10 +31,7 @@ def of(request: Request) -> Service:
 
 Running = Annotated[Service, Depends(of)]
 
-router = APIRouter(
-    responses={status: {**_PROBLEM, "description": ", ".join(c for c, s in CODES.items() if s == status)}
-               for status in sorted(set(CODES.values()))}
-)  # fmt: skip
+router = APIRouter(responses=schemas.documented(*CODES))
 
 
 def _secret(given: HTTPAuthorizationCredentials | None, scheme: str) -> str:

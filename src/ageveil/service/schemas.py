@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from ageveil.boards import MAX_MINIMUM_AGE
 from ageveil.service.checks import Computed, Mode
 from ageveil.service.judge import CROP_BYTES
+from ageveil.service.problems import CODES
 from ageveil.types import Outcome
 
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
@@ -206,3 +207,12 @@ class ProblemBody(Output):
     status: int
     code: str
     detail: str
+
+
+def documented(*codes: str) -> dict[int | str, dict[str, Any]]:
+    """The problems that a route may end in, for the OpenAPI document."""
+    by_status: dict[int | str, list[str]] = {}
+    for code in codes:
+        by_status.setdefault(CODES[code], []).append(code)
+    problem = {"model": ProblemBody, "content": {"application/problem+json": {}}}
+    return {status: {**problem, "description": ", ".join(names)} for status, names in by_status.items()}
