@@ -2,7 +2,7 @@
 
 import type { Config, Human } from "@vladmandic/human";
 import type { FivePoints } from "./geometry";
-import { fivePoints, headTurn } from "./landmarks";
+import { fivePoints, headTurn, type Mesh } from "./landmarks";
 
 /** A face in a frame, coordinates in its pixels. */
 export interface FoundFace {
@@ -76,16 +76,22 @@ export class FaceFinder {
   async find(frame: ImageData, { signals }: { signals: boolean }): Promise<FoundFace[]> {
     const result = await this.#human.detect(frame, signals ? WITH_SIGNALS : WITHOUT_SIGNALS);
     return result.face
-      .filter((face) => face.mesh.length > 0)
-      .map((face) => ({
-        landmarks: fivePoints(face.mesh),
+      .filter((face) => face.meshRaw.length > 0)
+      .map((face) => ({ face, mesh: inPixels(face.meshRaw, frame) }))
+      .map(({ face, mesh }) => ({
+        landmarks: fivePoints(mesh),
         area: face.box[2] * face.box[3],
-        turn: headTurn(face.mesh),
+        turn: headTurn(mesh),
         antispoof: face.real ?? null,
         liveness: face.live ?? null,
       }))
       .sort((one, other) => other.area - one.area);
   }
+}
+
+/** The library rounds its pixels; its shares of the sides are exact. */
+function inPixels(shares: Mesh, { width, height }: ImageData): Mesh {
+  return shares.map(([x, y]) => [x * width, y * height] as const);
 }
 
 /** Which face is at the screen: the largest, "none" without one, "several" where a second is of similar size. */
