@@ -68,19 +68,24 @@ function applyInverse({ a, b, c, d }: Similarity, [x, y]: Point): Point {
 }
 
 function shareOutside({ width, height }: Picture, { a, b, c, d }: Similarity, size: number): number {
+  const isOutside = (column: number, row: number): boolean => {
+    const x = a * column - b * row + c;
+    const y = b * column + a * row + d;
+    return x < 0 || x > width - 1 || y < 0 || y > height - 1;
+  };
+  const last = size - 1;
+  // A picture is convex: with its corners, the whole crop lies within.
+  if (!isOutside(0, 0) && !isOutside(last, 0) && !isOutside(0, last) && !isOutside(last, last)) return 0;
   let count = 0;
   for (let row = 0; row < size; row++) {
-    for (let column = 0; column < size; column++) {
-      const x = a * column - b * row + c;
-      const y = b * column + a * row + d;
-      if (x < 0 || x > width - 1 || y < 0 || y > height - 1) count++;
-    }
+    for (let column = 0; column < size; column++) if (isOutside(column, row)) count++;
   }
   return count / (size * size);
 }
 
 function warp({ data, width, height }: Picture, { a, b, c, d }: Similarity, size: number): Uint8ClampedArray {
   const pixels = new Uint8ClampedArray(size * size * 3);
+  const stride = 4 * width;
   for (let row = 0, to = 0; row < size; row++) {
     for (let column = 0; column < size; column++, to += 3) {
       const x = a * column - b * row + c;
@@ -90,24 +95,20 @@ function warp({ data, width, height }: Picture, { a, b, c, d }: Similarity, size
       if (left < -1 || left >= width || top < -1 || top >= height) continue;
       const right = x - left;
       const down = y - top;
-      // A neighbour outside the picture is black: it gets no weight.
+      // A neighbour outside the picture is black: it gets no weight, and one inside is read in its place.
       const inLeft = left >= 0 ? 1 - right : 0;
       const inRight = left + 1 < width ? right : 0;
       const inTop = top >= 0 ? 1 - down : 0;
       const inBottom = top + 1 < height ? down : 0;
-      const at = 4 * (top * width + left);
-      const below = at + 4 * width;
+      const at = (top >= 0 ? top : 0) * stride + 4 * (left >= 0 ? left : 0);
+      const across = left >= 0 && left + 1 < width ? 4 : 0;
+      const below = at + (top >= 0 && top + 1 < height ? stride : 0);
       for (let channel = 0; channel < 3; channel++) {
-        let value = 0;
-        if (inTop > 0) value += inTop * blend(data, at + channel, inLeft, inRight);
-        if (inBottom > 0) value += inBottom * blend(data, below + channel, inLeft, inRight);
-        pixels[to + channel] = value;
+        const above = inLeft * data[at + channel] + inRight * data[at + across + channel];
+        const under = inLeft * data[below + channel] + inRight * data[below + across + channel];
+        pixels[to + channel] = inTop * above + inBottom * under;
       }
     }
   }
   return pixels;
-}
-
-function blend(data: Uint8ClampedArray, at: number, inLeft: number, inRight: number): number {
-  return (inLeft > 0 ? inLeft * data[at] : 0) + (inRight > 0 ? inRight * data[at + 4] : 0);
 }

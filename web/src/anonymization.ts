@@ -140,19 +140,30 @@ function mosaic(pixels: Uint8ClampedArray, size: number, region: Region, cell: n
       const width = Math.min(cell, x1 - left);
       const draw = draws.integer(height * width);
       const kept = 3 * ((top + Math.floor(draw / width)) * size + left + (draw % width));
-      fill(pixels, size, [left, top, left + width, top + height], pixels.slice(kept, kept + 3));
+      const [red, green, blue] = [pixels[kept], pixels[kept + 1], pixels[kept + 2]];
+      fill(pixels, size, [left, top, left + width, top + height], red, green, blue);
     }
   }
 }
 
 function mask(pixels: Uint8ClampedArray, size: number, region: Region): void {
-  fill(pixels, size, region, new Uint8ClampedArray(3));
+  fill(pixels, size, region, 0, 0, 0);
 }
 
-function fill(pixels: Uint8ClampedArray, size: number, region: Region, colour: Uint8ClampedArray): void {
-  const [x0, y0, x1, y1] = region;
+function fill(
+  pixels: Uint8ClampedArray,
+  size: number,
+  [x0, y0, x1, y1]: Region,
+  red: number,
+  green: number,
+  blue: number,
+): void {
   for (let y = y0; y < y1; y++) {
-    for (let at = 3 * (y * size + x0); at < 3 * (y * size + x1); at += 3) pixels.set(colour, at);
+    for (let at = 3 * (y * size + x0); at < 3 * (y * size + x1); at += 3) {
+      pixels[at] = red;
+      pixels[at + 1] = green;
+      pixels[at + 2] = blue;
+    }
   }
 }
 

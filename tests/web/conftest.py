@@ -1,10 +1,36 @@
-"""Videos for Chromium's fake camera, made from a public-domain portrait when a test needs them."""
+"""What the browser client's tests share: npm, and videos for a fake camera made from public-domain portraits."""
 
 import io
+import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
+
+WEB = Path(__file__).parents[2] / "web"
+
+
+@pytest.fixture(scope="session")
+def npm():
+    """Run one of the client's npm scripts; fails with its output."""
+    program = shutil.which("npm")
+    if program is None:
+        pytest.skip("left out: npm (make system)")
+    if not (WEB / "node_modules").is_dir():
+        pytest.skip("left out: the browser client's libraries (make web)")
+
+    def call(*words, **options):
+        command = [program, "run", "--silent", *words]
+        done = subprocess.run(
+            command, cwd=WEB, capture_output=True, text=True, check=False, timeout=600, **options
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    return call
+
 
 WIDTH, HEIGHT = 640, 480
 
@@ -46,3 +72,21 @@ def empty_room() -> Image.Image:
     """A view without a face."""
     ramp = np.linspace(40, 200, WIDTH, dtype=np.uint8)
     return Image.fromarray(np.repeat(np.tile(ramp, (HEIGHT, 1))[..., None], 3, axis=2))
+
+
+@pytest.fixture(scope="session")
+def videos(tmp_path_factory, astronaut, grace_hopper):
+    """A folder of videos for Chromium's fake camera."""
+    folder = tmp_path_factory.mktemp("videos")
+    collins = at_the_screen(Image.open(astronaut), (65, 0, 385, 240))
+    hopper = at_the_screen(Image.open(grace_hopper), (0, 40, 512, 424))
+    scenes = {
+        "astronaut": noisy(collins, 8),
+        "hopper": noisy(hopper, 8),
+        "still": [collins] * 2,
+        "room": noisy(empty_room(), 4),
+        "two": noisy(two_people(collins, hopper), 4),
+    }
+    for name, frames in scenes.items():
+        write_video(folder / f"{name}.mjpeg", frames)
+    return folder
