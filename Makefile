@@ -28,7 +28,7 @@ $(DEMO_READY): pyproject.toml constraints.txt weights/research/pyproject.toml
 
 $(READY): $(DEMO_READY)
 	@echo "Adding what the tests need (once; downloads 0.5 GB or more, most of it PyTorch) ..."
-	@$(INSTALL) --editable '.[dev,dlib-models,train,report]'
+	@$(INSTALL) --editable '.[dev,dlib-models,train,report,service]'
 	@touch $@
 
 demo: $(DEMO_READY) ## Rate, anonymize and draw two public-domain portraits; results in demo/

@@ -348,8 +348,8 @@ def service_page() -> str:
     """docs/service.md with its table of settings made from the code."""
     lines = ["| setting | meaning | default |", "|---|---|---|"]
     for name, field in Settings.model_fields.items():
-        default = "" if field.default_factory else f"`{field.default}`"
-        lines.append(f"| `{name}` | {field.description} | {default if str(field.default) else ''} |")
+        computed = field.default_factory is not None or not str(field.default) or field.default is None
+        lines.append(f"| `{name}` | {field.description} | {'' if computed else f'`{field.default}`'} |")
     return _filled(DOCS / "service.md", {"settings": "\n".join(lines)})
 
 

@@ -312,6 +312,20 @@ def test_the_scale(max_side, upsample, size, scale):
     assert DetectorOptions(max_side=max_side, upsample=upsample).scale(*size) == scale
 
 
+def test_without_a_pyramid_one_size_is_looked_at(astronaut):
+    # Enlarged beyond what the network sees at once, a face is found as a whole at a quarter of the size only.
+    face = read_image(astronaut)[40:240, 130:330]
+    large = cv2.resize(face, (1280, 1280), interpolation=cv2.INTER_LINEAR)
+    options = DetectorOptions(max_side=0, threads=1)
+    width = 6.4 * find_boxes(face, options=options)[0].box.width
+    whole, part = (
+        max((p.box.width for p in find_boxes(large, options=replace(options, pyramid=pyramid))), default=0)
+        for pyramid in (True, False)
+    )
+    assert whole == pytest.approx(width, rel=0.1)
+    assert part < 0.8 * width
+
+
 @pytest.mark.parametrize(
     ("side", "last"), [(1, 0.5), (160, 80), (320, 160), (321, 80.25), (1280, 320), (1284, 80.25)]
 )

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ageveil.anonymization import APPROACHES, anonymize_crop, blur, face_region, mosaic
+from ageveil.alignment import LEFT_EYE, RIGHT_EYE
+from ageveil.anonymization import APPROACHES, anonymize_crop, blur, eye_region, face_region, mosaic
 from ageveil.errors import InspectionError
 from ageveil.image import read_image
 from ageveil.inspection import CHECKS, inspect, is_eye_region, sharpness
@@ -165,14 +166,27 @@ def test_a_receipt_without_eyes_is_refused(portrait):
 
 @pytest.mark.parametrize("side", range(4))
 def test_the_eye_region_ends_where_the_page_says(side):
-    # By hand: eyes at x = 66.528 and 153.216, y = 66.976, 86.688 apart. Beside them 0.2 of that is 17.3376,
-    # above 0.27 is 23.40576, below 0.06 is 5.20128. A pixel's centre is at a whole number.
-    last = [49, 44, 172, 73]  # 48.5 <= 49.19, 43.5 <= 43.57, 171.5 >= 170.55, 72.5 >= 72.18
-    beyond = [50, 45, 171, 72]
+    # By hand: eyes at x = 66.528 and 153.216, y = 66.976, 86.688 apart. Beside the corners 0.415 of that is
+    # 35.98, above 0.545 is 47.24, below 0.16 is 13.87: so 30.55, 19.73, 189.19 and 80.85 around two points.
+    # The first pixel that such a rectangle touches is 31, 20; the last ones are 189 and 81.
+    last = [31, 20, 190, 82]
+    beyond = [32, 21, 189, 81]
     assert is_eye_region(tuple(last))
     worse = last.copy()
     worse[side] = beyond[side]
     assert not is_eye_region(tuple(worse))
+
+
+corners = st.floats(0, 25)
+
+
+@given(st.tuples(corners, corners), st.tuples(corners, corners))
+def test_the_region_of_any_eyes_at_their_places_passes(left, right):
+    # Corners lie on both sides of their eye's centre, level or up to a tilt of 45 degrees.
+    eyes = 224 * np.array([LEFT_EYE, RIGHT_EYE])
+    (left, right) = (np.array([reach, min(reach, rise)]) for reach, rise in (left, right))
+    points = np.array([eyes[1] + right, eyes[1] - right, eyes[0] - left, eyes[0] + left, [112, 112]])
+    assert is_eye_region(eye_region(points, 224))
 
 
 def test_the_eye_region_stays_above_the_middle():

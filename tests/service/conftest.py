@@ -67,12 +67,12 @@ def postgres(tmp_path_factory):
         os.chown(base, 65534, 65534)
     data, port = base / "data", free_port()
     quiet = {"check": True, "stdout": subprocess.DEVNULL, "cwd": base, **user}
-    subprocess.run([program / "initdb", "-D", data, "-A", "trust", "-U", "tester", "--no-sync"], **quiet)
+    subprocess.run([program / "initdb", "-D", data, "-A", "trust", "-U", "tester", "--no-sync"], **quiet)  # noqa: PLW1510
     options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={base}"
 
     def control(verb):
         command = [program / "pg_ctl", "-D", data, "-w", "-m", "immediate", "-l", base / "log", verb]
-        subprocess.run(command if verb == "stop" else [*command, "-o", options], **quiet)
+        subprocess.run(command if verb == "stop" else [*command, "-o", options], **quiet)  # noqa: PLW1510
 
     def fresh():
         name = f"t{secrets.token_hex(4)}"
@@ -185,10 +185,12 @@ def start(tmp_path):
     """Start processes on one state directory; all are ended after the test."""
     begun = []
 
-    def call(**environment):
-        state = environment.pop("state", tmp_path / "state")
-        begun.append(Process(state, tmp_path / f"log{len(begun)}", **environment))
-        return begun[-1].wait()
+    def call(count=1, **environment):
+        first = len(begun)
+        for number in range(first, first + count):
+            begun.append(Process(tmp_path / "state", tmp_path / f"log{number}", **environment))
+        found = [process.wait() for process in begun[first:]]
+        return found if count > 1 else found[0]
 
     yield call
     for process in begun:

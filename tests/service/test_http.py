@@ -1,11 +1,17 @@
 """What stands before the routes: limits, headers, files, metrics, logs, and the OpenAPI document."""
 
 import json
+import logging
 import re
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import schemathesis
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
 from hypothesis import HealthCheck, given, settings
 from hypothesis.errors import Unsatisfiable
 from prometheus_client.parser import text_string_to_metric_families
@@ -16,13 +22,16 @@ from schemathesis.specs.openapi.checks import (
     response_schema_conformance,
     status_code_conformance,
 )
-
-from ageveil.service import pages
-from ageveil.service.app import openapi_document
-from ageveil.service.guard import SMALL_BODY
-from ageveil.service.settings import Settings
+from starlette.testclient import TestClient
 from tests.service.conftest import AUDIENCE, Running, nonce
 from tests.service.test_life import code
+
+from ageveil.service import pages
+from ageveil.service.app import make_app, openapi_document
+from ageveil.service.database import metadata
+from ageveil.service.guard import SMALL_BODY, Guard
+from ageveil.service.logs import JsonFormatter
+from ageveil.service.settings import Settings
 
 ROOT = Path(__file__).parent.parent.parent
 CONFORM = [not_a_server_error, status_code_conformance, content_type_conformance, response_schema_conformance]
@@ -112,7 +121,8 @@ def test_files_carry_the_headers_that_they_need(client):
 @pytest.mark.parametrize(
     "path",
     ["/../outside.txt", "/%2e%2e/outside.txt", "/assets/../../outside.txt", "/assets/..%2f..%2foutside.txt",
-     "/..%5coutside.txt", "//etc/passwd", "/assets", "/link.txt", "/%00", "/element.js%00.txt", "/" + "a" * 5000],
+     "/..%5coutside.txt", "//etc/passwd", "/assets", "/link.txt", "/%00", "/element.js%00.txt",
+     "/" + "a" * 5000],
 )  # fmt: skip
 def test_paths_lead_nowhere_else(client, path):
     answer = client.http.get(path)
@@ -155,6 +165,39 @@ def test_metrics_are_the_operators(one, frame):
     assert AUDIENCE not in text
 
 
+def test_an_unexpected_error_tells_nothing(one):
+    broken = Guard(make_app(replace(one.service, limits=None)), picture_bytes=1, seconds=1)
+    with TestClient(broken, raise_server_exceptions=False) as http:
+        answer = http.get("/v1/checks/secret-text", headers={"Authorization": "Check secret-text"})
+    assert code(answer) == "internal"
+    assert "limits" not in answer.text
+    record = logging.LogRecord("x", 40, "", 0, "failed", None, None)
+    try:
+        raise ValueError("secret-text")
+    except ValueError:
+        record.exc_info = sys.exc_info()
+    line = json.loads(JsonFormatter().format(record))
+    assert (line["event"], line["exception"]) == ("failed", "ValueError")
+    assert "secret-text" not in str(line)
+
+
+def test_too_many_faces_at_a_time_are_sent_away(one, frame, tmp_path):
+    changes = {"queue": 1, "estimator_threads": 1, "state_directory": tmp_path / "second"}
+    found = Running(one.settings.model_copy(update=changes))
+    with found.http:
+        made = [found.create().json() for _ in range(12)]
+        with ThreadPoolExecutor(12) as pool:
+            codes = list(
+                pool.map(lambda check: found.post(check, "faces", {"frames": [frame]}).status_code, made)
+            )
+    assert set(codes) == {200, 503}
+
+
+def test_migrations_make_the_tables_that_the_code_knows(running):
+    with running.service.engine.connect() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+
+
 def test_the_openapi_document_is_the_committed_one():
     assert (ROOT / "docs" / "openapi.json").read_text() == openapi_document()
 
@@ -193,3 +236,11 @@ def test_whatever_is_asked_is_answered_as_the_document_says(client, mode, author
         except Unsatisfiable:  # a route that takes nothing can be asked for nothing that it does not take
             assert mode is GenerationMode.NEGATIVE
     assert {"POST /v1/checks", "POST /v1/checks/{check_id}/faces", "POST /v1/tokens/redeem"} <= asked
+
+
+def test_the_examples_of_deployment_name_real_settings():
+    for name in ("compose.yaml", "ageveil.service"):
+        text = (ROOT / "examples" / "deploy" / name).read_text()
+        named = {word.lower() for word in re.findall(r"\bAGEVEIL_([A-Z_]+)\b", text)}
+        assert named
+        assert named <= set(Settings.model_fields)

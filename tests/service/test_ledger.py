@@ -59,7 +59,8 @@ def test_a_record_holds_what_was_decided_and_nothing_of_the_visitor(filled):
 @pytest.mark.parametrize("sequence", [1, 3, 5])
 @pytest.mark.parametrize(
     "assignment",
-    ["sequence = 99", "minute = minute + 1", "kind = 'appeal'", "record = replace(record, 'step_up', 'allow')",
+    ["sequence = 99",
+     "minute = minute + 1", "kind = 'appeal'", "record = replace(record, 'step_up', 'allow')",
      "previous = hash", "hash = previous"],
 )  # fmt: skip
 def test_a_change_of_any_field_is_noticed(filled, sequence, assignment):

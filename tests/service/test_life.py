@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from joserfc import jwk, jwt
+from tests.service.conftest import AUDIENCE, frame_of, nonce
 
 from ageveil import boards, estimation
 from ageveil.anonymization import anonymize_crop
@@ -17,7 +18,6 @@ from ageveil.pipeline import Pipeline
 from ageveil.service.keys import generate_key
 from ageveil.service.problems import CODES
 from ageveil.types import AnonymizedFace, Policy, Rating, Receipt
-from tests.service.conftest import AUDIENCE, frame_of, nonce
 
 # RFC 9864 renames the algorithm; libraries that parties use know it by the older name.
 pytestmark = pytest.mark.filterwarnings("ignore:EdDSA is deprecated")
@@ -66,7 +66,8 @@ def test_an_allowed_check_ends_at_once_with_a_token_that_is_redeemed_once(runnin
     jti = claims.pop("jti")
     info = estimation.get_model(estimation.default_model()).info
     assert claims == {
-        "iss": running.settings.origin, "aud": AUDIENCE, "nonce": mine, "outcome": "allow", "minimum_age": age,
+        "iss": running.settings.origin, "aud": AUDIENCE, "nonce": mine,
+        "outcome": "allow", "minimum_age": age,
         "approach": "mosaic", "model": f"{info.name} {info.version}", "computed": "server",
         "signals": {"liveness": 0.9},
     }  # fmt: skip
@@ -178,13 +179,17 @@ def test_another_party_audience_nonce_or_secret_opens_nothing(running):
     assert running.redeem(token, mine).status_code == 200
 
 
+def encoded(part):
+    return base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=").decode()
+
+
 def test_forged_and_expired_tokens_are_refused(one):
     mine = nonce()
     check = one.create(nonce=mine).json()
     token = one.post(check, "end").json()["token"]
     header, claims = read(one, token)
     forger = jwk.OKPKey.generate_key("Ed25519")
-    none = base64.urlsafe_b64encode(json.dumps({**header, "alg": "none"}).encode()).rstrip(b"=").decode()
+    none = encoded({**header, "alg": "none"})
     public = one.http.get("/.well-known/jwks.json").json()["keys"][0]
     shared = jwk.OctKey.import_key(public["x"])
     head, body, signature = token.split(".")
@@ -193,7 +198,7 @@ def test_forged_and_expired_tokens_are_refused(one):
         jwt.encode({**header, "alg": "HS256"}, claims, shared, algorithms=["HS256"]),
         f"{none}.{body}.",
         f"{head}.{body}.{'A' if signature[0] != 'A' else 'B'}{signature[1:]}",
-        f"{head}.{base64.urlsafe_b64encode(json.dumps({**claims, 'outcome': 'allow'}).encode()).decode()}.{signature}",
+        f"{head}.{encoded({**claims, 'outcome': 'allow'})}.{signature}",
         one.service.keys.sign(claims, "another-type+jwt", 0),
         one.service.keys.sign({**claims, "iss": "https://other.example"}, header["typ"], 0),
         "no token at all",
@@ -279,7 +284,8 @@ def test_appeals_are_records_of_completed_checks(running):
 @pytest.mark.parametrize(
     "asked",
     [
-        {"minimum_age": None}, {"minimum_age": 26}, {"minimum_age": -1}, {"minimum_age": "18"}, {"nonce": "short"},
+        {"minimum_age": None}, {"minimum_age": 26}, {"minimum_age": -1}, {"minimum_age": "18"},
+        {"nonce": "short"},
         {"nonce": "x" * 129}, {"tries": 0}, {"tries": 6}, {"ttl_seconds": 59}, {"ttl_seconds": 3601},
         {"modes": []}, {"modes": ["photo"]}, {"board": "mpa"}, {"unknown": 1},
     ],
@@ -289,8 +295,9 @@ def test_what_the_document_does_not_allow_is_refused(one, asked):
 
 
 def test_limits_count_parties_and_addresses(tmp_path):
-    from ageveil.service.settings import read_settings
     from tests.service.conftest import Running
+
+    from ageveil.service.settings import read_settings
 
     running = Running(
         read_settings(state_directory=tmp_path / "s", demo=False, party_per_minute=3, address_per_minute=2)

@@ -18,7 +18,7 @@ Database = Annotated[
 
 
 def serve(
-    port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port; by default 8000.")] = None,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Port; by default 8000.")] = None,
     database: Database = None,
     config: Config = None,
 ) -> int:

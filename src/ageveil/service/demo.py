@@ -19,7 +19,7 @@ from ageveil.service.checks import Mode
 from ageveil.service.database import parties, reading
 from ageveil.service.parties import Party
 from ageveil.service.problems import Problem
-from ageveil.service.routes import Running, create_check, redeem
+from ageveil.service.routes import Running, count_address, create_check, redeem
 from ageveil.service.schemas import Claims, Input, NewCheck, Output
 from ageveil.service.schemas import Redeem as RedeemToken
 from ageveil.service.service import DEMO, Service
@@ -59,7 +59,7 @@ def is_on(service: Service) -> bool:
 
 
 def _count(request: Request, service: Service) -> Party:
-    service.limits.address(request.client.host if request.client else "")
+    count_address(request, service)
     return Party(DEMO, (service.settings.origin,))
 
 

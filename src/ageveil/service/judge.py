@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import binascii
 import contextlib
 import functools
@@ -132,8 +131,8 @@ def decode(text: str) -> Image:
         Problem: It is no base64 of so many bytes.
     """
     try:
-        data = base64.b64decode(text, validate=True)
-    except (binascii.Error, ValueError):
+        data = binascii.a2b_base64(text, strict_mode=True)
+    except ValueError:
         raise Problem("frames_invalid", "the pixels are not base64") from None
     if len(data) != CROP_BYTES:
         raise Problem("frames_invalid", f"a picture has {CROP_BYTES} bytes, got {len(data)}")

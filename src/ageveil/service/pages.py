@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from fastapi.responses import FileResponse
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
@@ -16,7 +16,7 @@ from ageveil.runtime import locate
 from ageveil.service import checks
 from ageveil.service.database import reading
 from ageveil.service.problems import Problem
-from ageveil.service.routes import Running
+from ageveil.service.routes import Running, count_address
 from ageveil.service.schemas import documented
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ _POLICY = (
 )
 _FOREVER = "public, max-age=31536000, immutable"
 
-router = APIRouter(responses=documented("not_found", "client_not_built"))
+router = APIRouter(responses=documented("not_found", "client_not_built", "unavailable", "too_many_requests"))
 
 
 def page_headers(*ancestors: str) -> Mapping[str, str]:
@@ -53,8 +53,9 @@ _PAGE: dict[int | str, dict[str, Any]] = {
 
 
 @router.get("/check/{check_id}", response_class=FileResponse, responses=_PAGE)
-def get_page(service: Running, check_id: str) -> FileResponse:
+def get_page(request: Request, service: Running, check_id: str) -> FileResponse:
     """The page on which a visitor is checked; only the check's audience may embed it."""
+    count_address(request, service)
     page = STATIC / "index.html"
     if not page.is_file():
         raise Problem("client_not_built", "the browser client is not built: run make web")

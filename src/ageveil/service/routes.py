@@ -40,7 +40,12 @@ def _secret(given: HTTPAuthorizationCredentials | None, scheme: str) -> str:
     return given.credentials
 
 
-def _limit_address(request: Request, service: Service) -> None:
+def count_address(request: Request, service: Service) -> None:
+    """Count a request against its address.
+
+    Raises:
+        Problem: It was one too many.
+    """
     service.limits.address(request.client.host if request.client else "")
 
 
@@ -53,7 +58,7 @@ def _party(request: Request, service: Service, given: HTTPAuthorizationCredentia
         if party is None:
             raise Problem("credentials_invalid", "no party has this API key")
     except Problem:
-        _limit_address(request, service)
+        count_address(request, service)
         raise
     service.limits.party(party.id)
     return party
@@ -63,7 +68,7 @@ def _opened(
     request: Request, service: Service, check_id: str, given: HTTPAuthorizationCredentials | None
 ) -> Check:
     """The check that a browser has the secret of."""
-    _limit_address(request, service)
+    count_address(request, service)
     secret = _secret(given, "check")
     with reading(service.engine) as connection:
         return checks.opened(connection, check_id, secret)

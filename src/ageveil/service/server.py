@@ -1,4 +1,7 @@
-"""The service on uvicorn, with a time limit for headers, which uvicorn has none of."""
+"""The service on uvicorn, with a time limit for headers, which uvicorn has none of.
+
+Kept connections stay longer than common proxies keep them (60 s), so that none is closed under a request.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,8 @@ class PatientProtocol(H11Protocol):
 
     def _look(self) -> None:
         # `cycle` is the request that was begun last: the same at two looks means that none came between.
-        if self.conn.their_state is h11.IDLE and self.cycle is self._seen:
+        begun = self.cycle is None or bool(self.conn.trailing_data[0])  # one that is only kept open may wait
+        if begun and self.conn.their_state is h11.IDLE and self.cycle is self._seen:
             self.transport.close()
             return
         self._seen = self.cycle
@@ -51,7 +55,7 @@ def serve(service: Service) -> None:
     config = uvicorn.Config(
         guarded(service), settings.host, settings.port, http=PatientProtocol, ws="none", log_config=None,
         access_log=False, server_header=False, date_header=False, limit_concurrency=settings.connections,
-        timeout_graceful_shutdown=settings.shutdown_seconds, timeout_keep_alive=30,
+        timeout_graceful_shutdown=settings.shutdown_seconds, timeout_keep_alive=75,
         proxy_headers=bool(settings.trusted_proxies), forwarded_allow_ips=settings.trusted_proxies or None,
     )  # fmt: skip
     uvicorn.Server(config).run()

@@ -31,7 +31,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="AGEVEIL_", frozen=True, extra="forbid")
 
     host: str = Field("127.0.0.1", description="Address to listen on.")
-    port: int = Field(8000, ge=0, le=65_535, description="Port to listen on; 0 takes a free one.")
+    port: int = Field(8000, ge=1, le=65_535, description="Port to listen on.")
     public_url: str = Field(
         "", description="Origin under which browsers reach the service, as https://age.example; also the "
         "issuer of tokens. By default that of host and port."
