@@ -32,6 +32,7 @@ export default defineConfig({
     target: "es2022",
     outDir: fileURLToPath(new URL("../src/ageveil/service/static", import.meta.url)),
     emptyOutDir: true,
+    license: { fileName: "licences.md" },
     modulePreload: { polyfill: false },
     chunkSizeWarningLimit: 2500, // the face library; it is fetched while the visitor reads
     rolldownOptions: {

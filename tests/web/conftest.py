@@ -1,4 +1,4 @@
-"""What the browser client's tests share: npm, and videos for a fake camera made from public-domain portraits."""
+"""What the browser client's tests share: npm, and videos for a fake camera that shows portraits."""
 
 import io
 import shutil

@@ -12,9 +12,9 @@ import urllib.request
 
 import pytest
 
-from ageveil.service.pages import STATIC
-
 pytest.importorskip("fastapi", reason="left out: the extra service")
+
+from ageveil.service.pages import STATIC
 
 
 def free_port() -> int:
@@ -70,5 +70,4 @@ def service(tmp_path_factory):
 @pytest.mark.parametrize("part", ["check", "element"])
 def test_in_chromium(npm, chromium, service, videos, part):
     environment = os.environ | service | {"AGEVEIL_CHROMIUM": chromium, "AGEVEIL_VIDEOS": str(videos)}
-    told = npm("browser", f"browser/{part}.test.ts", env=environment)
-    print(told)
+    npm("browser", f"browser/{part}.test.ts", env=environment)

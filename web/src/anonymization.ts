@@ -167,44 +167,57 @@ function fill(
   }
 }
 
-/** A Gaussian of 2 radius + 1 pixels across; the crop's borders are reflected without repeating the edge. */
+/**
+ * A Gaussian of 2 radius + 1 pixels across; the crop's borders are reflected without repeating the edge. The kernel is
+ * symmetric, so two pixels share a product.
+ */
 function blur(pixels: Uint8ClampedArray, size: number, region: Region, radius: number, sigma: number): void {
   const [x0, y0, x1, y1] = region;
   const taps = gaussian(radius, sigma);
   const width = 3 * (x1 - x0);
   const [top, bottom] = [Math.max(0, y0 - radius), Math.min(size, y1 + radius)];
-  const across = new Float32Array((bottom - top) * width);
-  const row = new Float32Array(3 * (x1 - x0 + 2 * radius));
+  const across = new Float64Array((bottom - top) * width);
+  const row = new Float64Array(width + 6 * radius);
   for (let y = top; y < bottom; y++) {
-    for (let x = x0 - radius, to = 0; x < x1 + radius; x++) {
+    for (let x = x0 - radius, to = 0; x < x1 + radius; x++, to += 3) {
       const at = 3 * (y * size + reflected(x, size));
-      for (let channel = 0; channel < 3; channel++) row[to++] = pixels[at + channel];
+      row[to] = pixels[at];
+      row[to + 1] = pixels[at + 1];
+      row[to + 2] = pixels[at + 2];
     }
-    const to = (y - top) * width;
-    for (let i = 0; i < width; i++) {
-      let sum = taps[0] * row[i + 3 * radius];
-      for (let k = 1; k <= radius; k++) sum += taps[k] * (row[i + 3 * (radius - k)] + row[i + 3 * (radius + k)]);
-      across[to + i] = sum;
-    }
+    blurRow(row, taps, across.subarray((y - top) * width, (y - top + 1) * width));
   }
-  const sums = new Float32Array(width);
+  const sums = new Float64Array(width);
   for (let y = y0; y < y1; y++) {
-    const at = (y - top) * width;
-    for (let i = 0; i < width; i++) sums[i] = taps[0] * across[at + i];
+    sums.set(across.subarray((y - top) * width, (y - top + 1) * width));
+    for (let i = 0; i < width; i++) sums[i] *= taps[0];
     for (let k = 1; k <= radius; k++) {
       const above = (reflected(y - k, size) - top) * width;
       const below = (reflected(y + k, size) - top) * width;
-      for (let i = 0; i < width; i++) sums[i] += taps[k] * (across[above + i] + across[below + i]);
+      const tap = taps[k];
+      for (let i = 0; i < width; i++) sums[i] += tap * (across[above + i] + across[below + i]);
     }
     pixels.set(sums, 3 * (y * size + x0)); // a clamped array rounds half to even, as Python's side does
   }
 }
 
+/** @param row 3 channels interleaved; it reaches beyond `out` by the radius on both sides. */
+function blurRow(row: Float64Array, taps: Float64Array, out: Float64Array): void {
+  const middle = 3 * (taps.length - 1);
+  for (let i = 0; i < out.length; i++) {
+    let sum = taps[0] * row[i + middle];
+    for (let k = 1, left = i + middle - 3, right = i + middle + 3; k < taps.length; k++, left -= 3, right += 3) {
+      sum += taps[k] * (row[left] + row[right]);
+    }
+    out[i] = sum;
+  }
+}
+
 /** One half of the kernel, its middle first; the whole sums to 1. */
-function gaussian(radius: number, sigma: number): Float32Array {
+function gaussian(radius: number, sigma: number): Float64Array {
   const taps = Float64Array.from({ length: radius + 1 }, (_, i) => Math.exp(-(i * i) / (2 * sigma * sigma)));
   const sum = 2 * taps.reduce((total, tap) => total + tap, 0) - taps[0];
-  return Float32Array.from(taps, (tap) => tap / sum);
+  return taps.map((tap) => tap / sum);
 }
 
 function reflected(position: number, size: number): number {

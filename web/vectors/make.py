@@ -2,8 +2,9 @@
 
     python web/vectors/make.py            writes vectors.json and pixels/ beside this file
 
-`vectors.json` names every case; `pixels/NAME.gz` holds RGB bytes, row by row. Pictures are generated, or cut from
-the two public-domain portraits of examples/; landmarks are written down here, so that no detector has a part in it.
+`vectors.json` names every case; `pixels/NAME.gz` holds RGB bytes, row by row. Pictures are generated, or cut
+from the two public-domain portraits of examples/; landmarks are written down here, so that no detector has a
+part in it.
 `tests/web/test_vectors.py` checks that what is committed is what this makes, and that it is right.
 """
 
@@ -179,8 +180,8 @@ def build() -> tuple[dict[str, Any], dict[str, Image]]:
             case["sha256"] = hashlib.sha256(face.pixels.tobytes()).hexdigest()
         hidden.append(case)
     cases = {
-        "about": "Made by web/vectors/make.py. Pixels are RGB, row by row, in pixels/NAME.gz. From equal pixels "
-        "and landmarks a crop agrees within 1; from equal crops blur agrees within 1 and the rest by its SHA-256.",
+        "about": "Made by web/vectors/make.py. Pixels are RGB, row by row, in pixels/NAME.gz. From equal "
+        "pixels and landmarks a crop agrees within 1; from equal crops blur within 1, all else by SHA-256.",
         "pictures": {n: {"width": p.shape[1], "height": p.shape[0]} for n, p in sources.items()},
         "alignments": [
             {
