@@ -4,10 +4,12 @@ import base64
 import contextlib
 import os
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -53,18 +55,18 @@ def frame(crop):
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory):
+def postgres():
     """A PostgreSQL server on loopback: (start, stop, URL of a fresh database)."""
     folders = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
     if not folders:
         pytest.skip("left out: PostgreSQL (Debian's package postgresql) is not installed")
-    program, base = folders[-1], tmp_path_factory.mktemp("postgres")
-    user = {"user": "nobody", "group": "nogroup", "extra_groups": []} if os.getuid() == 0 else {}
-    if user:  # the server refuses to run as root
-        for folder in (base, *base.parents[:3]):
-            if str(folder) != "/tmp":  # noqa: S108 - the sticky folder that all may enter
-                folder.chmod(0o755)
-        os.chown(base, 65534, 65534)
+    program = folders[-1]
+    # Not in pytest's folder, which is closed to all but its owner: the server refuses to run as root.
+    base = Path(tempfile.mkdtemp(prefix="ageveil-postgres-"))
+    user = {}
+    if os.getuid() == 0:
+        user = {"user": "nobody", "group": "nogroup", "extra_groups": []}
+        shutil.chown(base, "nobody", "nogroup")
     data, port = base / "data", free_port()
     quiet = {"check": True, "stdout": subprocess.DEVNULL, "cwd": base, **user}
     subprocess.run([program / "initdb", "-D", data, "-A", "trust", "-U", "tester", "--no-sync"], **quiet)  # noqa: PLW1510
@@ -87,6 +89,7 @@ def postgres(tmp_path_factory):
     control("start")
     yield lambda: control("start"), lambda: control("stop"), fresh
     control("stop")
+    shutil.rmtree(base)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
