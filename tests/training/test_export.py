@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from ageveil.errors import ModelError, OutputError
 from ageveil.runtime import Session
 from ageveil.training.export import export, round_weights
-from ageveil.training.networks import Vgg16
+from ageveil.training.networks import Cells, Reading, Veil, VeilReader, Vgg16, get_network
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 
@@ -79,6 +79,35 @@ def test_the_metadata_travel_inside(exported):
 def test_eight_bits_take_a_quarter_of_the_room(exported, network):
     parameters = sum(parameter.numel() for parameter in network.parameters())
     assert exported.size < 1.1 * parameters
+
+
+def test_a_painter_of_veils_also_gives_its_levels(sample, tmp_path):
+    torch.manual_seed(2)
+    network = Veil(64).eval()
+    made = export(network, tmp_path / "veil.onnx", metadata={}, precision="float16", sample=sample)
+    session = Session(made.path)
+    assert session.outputs == ("probabilities", "levels")
+    crops, masks = sample
+    with torch.inference_mode():
+        expected = network.levels(*map(torch.from_numpy, sample))
+    # A level that lies just between two may fall either way once weights are rounded.
+    assert np.abs(session.run(crops=crops, eye_mask=masks)[1] - expected.numpy()).max() <= 1
+
+
+def test_a_network_with_readers_answers_as_in_pytorch(tmp_path):
+    torch.manual_seed(3)
+    network = Reading(get_network("mobilenet").build(64).eval(), [Cells().eval(), VeilReader().eval()])
+    rng = np.random.default_rng(0)
+    bare = rng.integers(0, 256, (2, 224, 224, 3), np.uint8)
+    cells = bare[:, ::28, ::28].repeat(28, 1).repeat(28, 2)
+    veils = np.full((2, 224, 224, 3), 40, np.uint8)
+    veils[:, :, 112:] = 200
+    sample = np.concatenate([bare, cells, veils]), np.zeros((6, 224, 224), bool)
+    made = export(network, tmp_path / "model.onnx", metadata={}, precision="float32", sample=sample)
+    assert made.difference <= 1e-3
+    answers = Session(made.path).run(crops=sample[0], eye_mask=sample[1])[0]
+    np.testing.assert_array_equal(answers[4], answers[5])
+    assert np.abs(answers[2] - answers[3]).max() > 1e-6
 
 
 def test_networks_that_answer_nonsense_are_not_written(sample, tmp_path):

@@ -7,8 +7,20 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from ageveil.anonymization import anonymize_crop
+from ageveil.image import read_image
+from ageveil.pipeline import Pipeline
 from ageveil.training.efficientnet import SameConv2d
-from ageveil.training.networks import NETWORKS, Ensemble, Vgg16, get_network
+from ageveil.training.networks import (
+    NETWORKS,
+    Cells,
+    Ensemble,
+    Reading,
+    Veil,
+    VeilReader,
+    Vgg16,
+    get_network,
+)
 
 YEARS, GROUPS = 101, 8
 
@@ -145,3 +157,107 @@ def test_an_ensemble_answers_with_the_mean_probability():
 def test_an_ensemble_needs_two_networks_with_the_same_classes(names):
     with pytest.raises(ValueError, match="two or more networks with one resolution"):
         Ensemble([get_network(name).build(32) for name in names])
+
+
+# Readers of crops that show no face any more --------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def hidden(astronaut):
+    """The astronaut behind approaches: crops, shape (1, 224, 224, 3), by name."""
+    _, crop = Pipeline().align_viewer(read_image(astronaut))
+    names = ["original", "mosaic", "mask", "blur", "grid", "dp-pix"]
+    return {name: torch.from_numpy(anonymize_crop(crop, name).pixels.copy())[None] for name in names}
+
+
+def painted(left, right, side=224):
+    crops = torch.full((1, side, side, 3), 16 * right + 8, dtype=torch.uint8)
+    crops[:, :, : side // 2] = 16 * left + 8
+    return crops
+
+
+def test_a_veil_holds_two_numbers_of_four_bits():
+    torch.manual_seed(0)
+    network = Veil(64).eval()
+    network.code.weight.data *= 200
+    crops, mask = crops_and_mask(6, 96)
+    levels = network.levels(crops, mask)
+    assert levels.shape == (6, 2)
+    assert set(levels.detach().flatten().tolist()) <= set(map(float, range(16)))
+    # Nothing but the two numbers reaches the years, and the eye mask is not looked at.
+    torch.testing.assert_close(network(crops, mask), network.reader.read(levels))
+    torch.testing.assert_close(network(crops, mask), network(crops, ~mask))
+
+
+def test_gradients_pass_the_rounding_as_if_it_were_not_there():
+    torch.manual_seed(0)
+    network = Veil(64).eval()
+    crops, mask = crops_and_mask(2, 96)
+    network.levels(crops, mask).sum().backward()
+    rounded = network.code.weight.grad.clone()
+    network.zero_grad()
+    seen = network.described(crops, torch.zeros_like(mask))
+    (torch.sigmoid(network.code(seen)) * 15).sum().backward()
+    assert rounded.abs().max() > 0
+    torch.testing.assert_close(rounded, network.code.weight.grad)
+
+
+def test_a_painter_of_veils_inherits_all_but_the_last_layer():
+    earlier, network = get_network("mobilenet").build(64), Veil(64)
+    taken = network.inherit(earlier.state_dict())
+    assert set(earlier.state_dict()) - set(taken) == {"years.weight", "years.bias"}
+    assert set(network.state_dict()) - set(taken) == {
+        name for name in network.state_dict() if name.startswith(("code.", "reader."))
+    }
+
+
+@pytest.mark.parametrize("side", [96, 97, 224])
+@pytest.mark.parametrize(("left", "right"), [(0, 0), (0, 15), (7, 8), (15, 15)])
+def test_a_painted_veil_is_read_by_its_levels(left, right, side):
+    torch.manual_seed(0)
+    reader = VeilReader()
+    crops = painted(left, right, side)
+    assert reader.knows(crops).tolist() == [[True]]
+    expected = reader.read(torch.tensor([[float(left), float(right)]]))
+    torch.testing.assert_close(reader(crops, crops[..., 0] > 0), expected)
+    crops[0, side // 3, side // 2] ^= 1
+    assert reader.knows(crops).tolist() == [[False]]
+
+
+def test_readers_know_what_they_can_read(hidden):
+    cells, veils = Cells(), VeilReader()
+    assert [name for name, crops in hidden.items() if cells.knows(crops).item()] == ["grid", "dp-pix"]
+    assert [name for name, crops in hidden.items() if veils.knows(crops).item()] == []
+
+
+def test_cells_are_read_from_their_colours_alone(hidden):
+    torch.manual_seed(0)
+    network = Cells().eval()
+    # One pixel of each cell of 28, and the same cells drawn in another size.
+    colours = hidden["grid"][:, 5::28, 9::28]
+    assert colours.shape == (1, 8, 8, 3)
+    smaller = colours.repeat_interleave(12, 1).repeat_interleave(12, 2)
+    answers = [network(crops, crops[..., 0] > 0) for crops in (hidden["grid"], smaller)]
+    torch.testing.assert_close(answers[0], answers[1])
+
+
+def test_each_crop_is_answered_by_whoever_reads_it(hidden):
+    torch.manual_seed(0)
+    network, cells, veils = get_network("mobilenet").build(64).eval(), Cells().eval(), VeilReader()
+    joined = Reading(network, [cells, veils]).eval()
+    crops = torch.cat([hidden["mask"], hidden["grid"], painted(3, 9), hidden["original"]])
+    mask = torch.zeros(crops.shape[:3], dtype=torch.bool)
+    answers = joined(crops, mask)
+    expected = [
+        network(crops, mask)[0],
+        cells(crops, mask)[1],
+        veils(crops, mask)[2],
+        network(crops, mask)[3],
+    ]
+    torch.testing.assert_close(answers, torch.stack(expected))
+    assert joined.side == 64
+
+
+def test_readers_answer_in_years_only():
+    with pytest.raises(ValueError, match="readers answer in years, the network in groups"):
+        Reading(Vgg16(64), [Cells()])

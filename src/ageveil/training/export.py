@@ -26,7 +26,7 @@ from ageveil.files import write_bytes
 from ageveil.runtime import Session
 from ageveil.training.engine import load_run, split
 from ageveil.training.faces import FacePool, hide
-from ageveil.training.networks import AgeNetwork, Ensemble, Vgg16, get_network
+from ageveil.training.networks import AgeNetwork, Cells, Ensemble, Reading, Veil, Vgg16, get_network
 from ageveil.training.preparation import load_prepared
 from ageveil.training.recipes import Recipe
 from ageveil.types import AGE_GROUP_NAMES, MAX_AGE, AnonymizedFace, age_group
@@ -42,6 +42,8 @@ Sample = tuple[NDArray[np.uint8], NDArray[np.bool_]]
 
 Precision = Literal["float32", "float16", "int8"]
 PRECISIONS: tuple[str, ...] = get_args(Precision)
+
+Exportable = AgeNetwork | Ensemble | Reading
 
 _OPSET = 18
 # Biases and the like stay exact: they are small, and an error in them shifts everything.
@@ -75,9 +77,12 @@ class Exported:
 
 
 class _Served(nn.Module):
-    """The network as it is served: probabilities instead of logits, and response maps where it has them."""
+    """The network as it is served: probabilities instead of logits, and what else it has to say.
 
-    def __init__(self, network: AgeNetwork | Ensemble) -> None:
+    That is the response maps of the paper's networks, and the levels of a network that paints veils.
+    """
+
+    def __init__(self, network: Exportable) -> None:
         super().__init__()
         self.network = network
 
@@ -85,11 +90,14 @@ class _Served(nn.Module):
         if isinstance(self.network, Vgg16):
             logits, response = self.network.with_response(crops, eye_mask)
             return torch.softmax(logits, 1), response
+        if isinstance(self.network, Veil):
+            levels = self.network.levels(crops, eye_mask)
+            return torch.softmax(self.network.reader.read(levels), 1), levels
         return (torch.softmax(self.network(crops, eye_mask), 1),)
 
 
 def export(
-    network: AgeNetwork | Ensemble,
+    network: Exportable,
     path: Path,
     *,
     metadata: Mapping[str, Any],
@@ -161,8 +169,9 @@ def export_runs(
     weights as they are stored.
 
     Args:
-        runs: Folder of the run; of several, whose networks then answer together as `Ensemble` does. The model
-            has the name of the first.
+        runs: Folder of the run; of several, whose networks then answer together: those that look at faces as
+            `Ensemble` does, and those that read cells or veils as readers of `Reading`. The model has the
+            name of the first.
         prepared: Folder that holds the prepared folders that the recipes name.
         out: The ONNX file to write.
         precision: Of the stored weights.
@@ -187,7 +196,11 @@ def export_runs(
         _check_together(first, recipe)
     pool = FacePool.of([load_prepared(prepared / name) for name in first.data])
     _, validation = split(pool, first)
-    sample = _stacked([_anonymized(pool, index, "mask") for index in validation[:_SAMPLE]])
+    network = _joined(networks)
+    shown = ["mask", "grid", "veil"] if isinstance(network, Reading) else ["mask"]
+    sample = _stacked(
+        [_anonymized(pool, face, shown[at % len(shown)]) for at, face in enumerate(validation[:_SAMPLE])]
+    )
     # One network's facts stand as they are, several networks' as lists.
     parts = {
         "network": [recipe.network for recipe in recipes],
@@ -203,16 +216,41 @@ def export_runs(
         "validation": first.validation.model_dump(),
         "inputs": "crops: RGB canonical crops, uint8; eye_mask: True inside the eye region",
     }
-    network = networks[0] if len(networks) == 1 else Ensemble(networks)
 
     def calibrate(session: Session) -> dict[str, float]:
         temperatures = {}
-        for approach in anonymization.APPROACHES:
+        for approach in calibrated_approaches(networks[0]):
             temperatures[approach] = _temperature(session, pool, validation, approach)
             advance()
         return temperatures
 
     return export(network, out, metadata=metadata, precision=stored, sample=sample, calibrate=calibrate)
+
+
+def calibrated_approaches(network: AgeNetwork) -> tuple[str, ...]:
+    """For which approaches a network's export fits temperatures: all usable ones.
+
+    One that paints veils looks at bare faces alone.
+    """
+    if isinstance(network, Veil):
+        return ("original",)
+    return tuple(name for name, entry in anonymization.APPROACHES.items() if entry.usable)
+
+
+def _joined(networks: Sequence[AgeNetwork]) -> Exportable:
+    """One network made of several, as `export_runs` says."""
+    if len(networks) == 1:
+        return networks[0]
+    looking = [network for network in networks if not isinstance(network, Cells | Veil)]
+    if not looking:
+        raise ValueError("readers of cells and veils need a network beside them that looks at faces")
+    network = looking[0] if len(looking) == 1 else Ensemble(looking)
+    readers = [
+        network.reader if isinstance(network, Veil) else network
+        for network in networks
+        if isinstance(network, Cells | Veil)
+    ]
+    return Reading(network, readers) if readers else network
 
 
 def _check_together(first: Recipe, other: Recipe) -> None:
@@ -288,7 +326,9 @@ def round_weights(model: onnx.ModelProto, precision: Literal["float16", "int8"])
 
 
 def _graph(served: _Served, example: tuple[Tensor, Tensor]) -> onnx.ModelProto:
-    outputs = ["probabilities", "response"] if isinstance(served.network, Vgg16) else ["probabilities"]
+    outputs = ["probabilities"]
+    if isinstance(served.network, Vgg16 | Veil):
+        outputs.append("response" if isinstance(served.network, Vgg16) else "levels")
     batch, side = torch.export.Dim("faces", min=1), torch.export.Dim("side", min=32)
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it misses torchvision, which nothing here needs
     with warnings.catch_warnings():
@@ -307,7 +347,7 @@ def _graph(served: _Served, example: tuple[Tensor, Tensor]) -> onnx.ModelProto:
     return model
 
 
-def _describe(model: onnx.ModelProto, network: AgeNetwork | Ensemble, metadata: Mapping[str, Any]) -> None:
+def _describe(model: onnx.ModelProto, network: Exportable, metadata: Mapping[str, Any]) -> None:
     years = [str(year) for year in range(MAX_AGE)] + [f"{MAX_AGE}+"]
     described = {
         **metadata,

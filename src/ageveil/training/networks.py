@@ -126,7 +126,7 @@ class MobileNet(AgeNetwork):
 
 
 class VeilReader(nn.Module):
-    """Years from the two grey levels of a veil, `ageveil.anonymization.veil`."""
+    """Years from a veil, `ageveil.anonymization.veil`: from its two grey levels."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -134,14 +134,21 @@ class VeilReader(nn.Module):
             nn.Linear(2, 128), nn.GELU(), nn.Linear(128, 128), nn.GELU(), nn.Linear(128, YEARS)
         )
 
-    def forward(self, levels: Tensor) -> Tensor:
-        """Logits over the years, shape (N, 101).
-
-        Args:
-            levels: Shape (N, 2), whole numbers from 0 to 15, float.
-        """
+    def read(self, levels: Tensor) -> Tensor:
+        """Logits over the years, shape (N, 101), of levels, shape (N, 2), whole numbers from 0 to 15."""
         logits: Tensor = self.layers(levels / (VEIL_LEVELS - 1) - 0.5)
         return logits
+
+    def knows(self, crops: Tensor) -> Tensor:
+        """Which crops are veils: two flat halves. Shape (N, 1), bool."""
+        columns = torch.arange(crops.shape[2], device=crops.device).view(1, 1, -1, 1)
+        painted = torch.where(columns < crops.shape[2] // 2, crops[:, :1, :1, :1], crops[:, :1, -1:, :1])
+        return (crops == painted).flatten(1).all(1, keepdim=True)
+
+    def forward(self, crops: Tensor, _: Tensor) -> Tensor:
+        """Logits over the years, shape (N, 101); arguments as `AgeNetwork.resized`."""
+        halves = torch.stack([crops[:, 0, 0, 0], crops[:, 0, -1, 0]], 1)
+        return self.read(torch.floor(halves.float() * (VEIL_LEVELS / 256)))
 
 
 class Veil(MobileNet):
@@ -176,37 +183,7 @@ class Veil(MobileNet):
 
     def forward(self, crops: Tensor, eye_mask: Tensor) -> Tensor:
         """Logits over the years, shape (N, 101); arguments as `AgeNetwork.resized`."""
-        logits: Tensor = self.reader(self.levels(crops, eye_mask))
-        return logits
-
-
-class Unveiling(nn.Module):
-    """A network that also reads veils, which it knows by their two flat halves.
-
-    Args:
-        network: Answers of all other crops.
-        reader: Answers of veils.
-
-    Raises:
-        ValueError: The network is not over years.
-    """
-
-    def __init__(self, network: AgeNetwork | Ensemble, reader: VeilReader) -> None:
-        super().__init__()
-        if network.resolution != "year":
-            raise ValueError("a veil is read as years, the network answers over groups")
-        self.resolution, self.side = network.resolution, network.side
-        self.network, self.reader = network, reader
-
-    def forward(self, crops: Tensor, eye_mask: Tensor) -> Tensor:
-        """Logits over the years, shape (N, 101); arguments as `AgeNetwork.resized`."""
-        first, last = crops[:, :1, :1], crops[:, :1, -1:]
-        columns = torch.arange(crops.shape[2], device=crops.device).view(1, 1, -1, 1)
-        painted = torch.where(columns < crops.shape[2] // 2, first, last)
-        is_veil = (crops == painted).flatten(1).all(1, keepdim=True)
-        corners = torch.cat([first[:, 0, 0, :1], last[:, 0, 0, :1]], 1)
-        levels = torch.floor(corners.float() * (VEIL_LEVELS / 256))
-        return torch.where(is_veil, self.reader(levels), self.network(crops, eye_mask))
+        return self.reader.read(self.levels(crops, eye_mask))
 
 
 def _with_mask_input(weight: Tensor) -> Tensor:
@@ -350,6 +327,82 @@ class Ensemble(nn.Module):
         return each.logsumexp(0) - math.log(len(self.networks))
 
 
+class Cells(AgeNetwork):
+    """A small residual network over crops that are coarse cells: years from 8 × 8 colours.
+
+    Args:
+        side: How many cells there are across.
+
+    Source:
+        He et al. 2016, "Identity mappings in deep residual networks".
+    """
+
+    resolution: Resolution = "year"
+    _WIDTH, _DEPTH = 96, 4
+
+    def __init__(self, side: int = 8) -> None:
+        super().__init__(side)
+        width = self._WIDTH
+        self.first = nn.Conv2d(3, width, 3, padding=1)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(
+                nn.GroupNorm(8, width), nn.ReLU(), nn.Conv2d(width, width, 3, padding=1),
+                nn.GroupNorm(8, width), nn.ReLU(), nn.Conv2d(width, width, 3, padding=1),
+            )
+            for _ in range(self._DEPTH)
+        )  # fmt: skip
+        self.dropout = nn.Dropout(0.3)
+        self.hidden = nn.Linear(width * side * side, 256)
+        self.years = nn.Linear(256, YEARS)
+
+    def knows(self, crops: Tensor) -> Tensor:
+        """Which crops are nothing but flat cells. Shape (N, 1), bool."""
+        size = (crops.shape[1], crops.shape[2])
+        back = functional.interpolate(self._cells(crops), size, mode="nearest").permute(0, 2, 3, 1)
+        return (crops.float() == back).flatten(1).all(1, keepdim=True)
+
+    def forward(self, crops: Tensor, eye_mask: Tensor) -> Tensor:  # noqa: ARG002 - no eyes are left to mask
+        """Logits over the years, shape (N, 101); arguments as `AgeNetwork.resized`."""
+        maps = self.first(self._cells(crops) / 128.0 - 1.0)
+        for block in self.blocks:
+            maps = maps + block(maps)
+        hidden = functional.relu(self.hidden(self.dropout(functional.relu(maps).flatten(1))))
+        logits: Tensor = self.years(self.dropout(hidden))
+        return logits
+
+    def _cells(self, crops: Tensor) -> Tensor:
+        """The colour of each cell, shape (N, 3, side, side), in [0, 255]."""
+        colours = crops.permute(0, 3, 1, 2).float()
+        return functional.interpolate(colours, (self.side, self.side), mode="nearest")
+
+
+class Reading(nn.Module):
+    """A network of faces, joined by readers of crops that show none any more.
+
+    Args:
+        network: Answers of every crop that no reader knows.
+        readers: Each answers of the crops that it knows; a later one goes before.
+
+    Raises:
+        ValueError: The network is not over years.
+    """
+
+    def __init__(self, network: AgeNetwork | Ensemble, readers: Sequence[Cells | VeilReader]) -> None:
+        super().__init__()
+        if network.resolution != "year":
+            raise ValueError("readers answer in years, the network in groups")
+        self.resolution, self.side = network.resolution, network.side
+        self.network, self.readers = network, nn.ModuleList(readers)
+
+    def forward(self, crops: Tensor, eye_mask: Tensor) -> Tensor:
+        """Logits over the years, shape (N, 101); arguments as `AgeNetwork.resized`."""
+        logits: Tensor = self.network(crops, eye_mask)
+        for module in self.readers:
+            reader = cast(Cells | VeilReader, module)
+            logits = torch.where(reader.knows(crops), reader(crops, eye_mask), logits)
+        return logits
+
+
 @dataclass(frozen=True, slots=True)
 class Network:
     """An entry of `NETWORKS`.
@@ -375,6 +428,7 @@ NETWORKS: Mapping[str, Network] = MappingProxyType(
         "vgg16-attention": Network(lambda side: Vgg16(side, attention=True), "group", 224, _VGG16_WEIGHTS),
         "mobilenet": Network(MobileNet, "year", 160, ("faceres",)),
         "veil": Network(Veil, "year", 160, ()),
+        "cells": Network(Cells, "year", 8, ()),
         "efficientnet-lite0": Network(EfficientNet, "year", 160, ("efficientnet-lite0",)),
     }
 )
