@@ -1,6 +1,7 @@
 """Real processes under real faults: kill, races, a database that goes, a full disk, slow clients."""
 
 import base64
+import contextlib
 import json
 import re
 import resource
@@ -11,6 +12,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx2
 import numpy as np
@@ -208,6 +210,34 @@ def test_slow_truncated_and_broken_requests_end(start, embedded):
     assert process.http.get("/healthz").status_code == 200
 
 
+def test_a_client_that_does_not_read_is_left(start, embedded):
+    process = begin(start, embedded, body_seconds=1)
+    check = embedded.create(process).json()
+    view = process.http.get(
+        f"/v1/checks/{check['id']}", headers={"Authorization": f"Check {check['secret']}"}
+    ).json()
+    place = view["model"]["url"]
+    size = int(process.http.get(place).headers["content-length"])
+    with socket.socket() as stalled:
+        stalled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        stalled.connect(("127.0.0.1", process.port))
+        stalled.sendall(f"GET {place} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        held = Path(f"/proc/{process.process.pid}/fd")
+        before, deadline = len(list(held.iterdir())), time.monotonic() + 20
+        while len(list(held.iterdir())) >= before and time.monotonic() < deadline:
+            time.sleep(0.1)
+        read = 0
+        with contextlib.suppress(ConnectionResetError):
+            while chunk := stalled.recv(65536):
+                read += len(chunk)
+    assert read < size
+
+
+def test_a_crash_leaves_no_memory_on_the_disk(start):
+    limits = Path(f"/proc/{start().process.pid}/limits").read_text()
+    assert re.search(r"Max core file size +0 +0 ", limits)
+
+
 def test_requests_that_have_begun_may_end(start, embedded, frame):
     process = begin(start, embedded)
     checks = [embedded.create(process).json() for _ in range(6)]
@@ -311,6 +341,7 @@ def test_a_server_that_cannot_start_says_why(tmp_path):
     )
     assert told(AGEVEIL_FRAMES="many")[1].startswith("ageveil: settings: frames:")
     assert told(AGEVEIL_APPROACH="original")[0] == 2
+    assert told(AGEVEIL_PUBLIC_URL="https://age.example; script-src *")[0] == 2
     assert told("--config", str(tmp_path / "none.toml"))[0] == 2
 
 

@@ -11,6 +11,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ageveil.inspection import CHECKS
+from ageveil.service.parties import check_origin
 
 Seconds = Annotated[int, Field(ge=1, le=86_400)]
 PerMinute = Annotated[int, Field(ge=1, le=1_000_000)]
@@ -74,8 +75,9 @@ class Settings(BaseSettings):
         "", description="Addresses of proxies whose X-Forwarded-For counts, with commas between."
     )
     metrics_key: SecretStr = Field(
-        SecretStr(""), description="Bearer key of /metrics; without one only loopback may read it."
-    )
+        SecretStr(""), description="Bearer key of /metrics; without one only loopback may read it, and "
+        "where public_url is set nobody.",
+    )  # fmt: skip
     demo: bool = Field(
         True, description="Make a demo party and serve /demo where the state is new and embedded."
     )
@@ -90,7 +92,7 @@ class Settings(BaseSettings):
     @field_validator("public_url")
     @classmethod
     def _origin(cls, url: str) -> str:
-        return url.rstrip("/")
+        return check_origin(url.rstrip("/")) if url else url
 
     @property
     def origin(self) -> str:
