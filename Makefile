@@ -102,7 +102,7 @@ $(LIBRARIES): web/package.json web/package-lock.json
 	@npm ci --prefix web --ignore-scripts --silent
 	@touch $@
 
-$(CLIENT): $(LIBRARIES) web/index.html web/vite.config.ts $(wildcard web/src/*)
+$(CLIENT): $(LIBRARIES) web/index.html web/notice.md web/vite.config.ts $(wildcard web/src/*)
 	@npm run --prefix web --silent build
 
 bench: $(READY) .venv-bench/.ready ## Measure speed and memory beside other packages; table in benchmarks/
