@@ -69,7 +69,7 @@ class Settings(BaseSettings):
         512, ge=1, le=100_000, description="Connections at a time; beyond, answers are 503."
     )
     shutdown_seconds: Seconds = Field(20, description="How long requests may take to end at shutdown.")
-    party_per_minute: PerMinute = Field(6_000, description="Requests of one party.")
+    party_per_minute: PerMinute = Field(12_000, description="Requests of one party.")
     address_per_minute: PerMinute = Field(120, description="Requests of one address without an API key.")
     trusted_proxies: str = Field(
         "", description="Addresses of proxies whose X-Forwarded-For counts, with commas between."
