@@ -233,6 +233,20 @@ def test_a_client_that_does_not_read_is_left(start, embedded):
     assert read < size
 
 
+@pytest.mark.parametrize(
+    ("proxies", "wanted"), [("", [401, 401, 429, 429]), ("127.0.0.1", [401, 401, 429, 401])]
+)
+def test_only_a_trusted_proxy_says_whose_request_it_is(start, proxies, wanted):
+    """What stands left of the proxy's own entry is the visitor's invention."""
+    process = start(address_per_minute=2, trusted_proxies=proxies)
+    told = ["192.0.2.1", "203.0.113.5, 192.0.2.1", "127.0.0.1, 192.0.2.1", "192.0.2.2"]
+    answers = [
+        process.http.get("/v1/checks/x", headers={"X-Forwarded-For": one, "Authorization": "Check x"})
+        for one in told
+    ]
+    assert [answer.status_code for answer in answers] == wanted
+
+
 def test_a_crash_leaves_no_memory_on_the_disk(start):
     limits = Path(f"/proc/{start().process.pid}/limits").read_text()
     assert re.search(r"Max core file size +0 +0 ", limits)
