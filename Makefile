@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 DEMO_READY := $(VENV)/.ready-demo
+SERVE_READY := $(VENV)/.ready-serve
 READY := $(VENV)/.ready
 # Files of initial weights; the training room's tests read them, and say "left out" where there are none.
 WEIGHTS := .weights
@@ -14,7 +15,7 @@ endif
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check format docs bench weights web system clean
+.PHONY: help demo serve test check format docs bench weights web system clean
 
 help: ## Show the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -33,6 +34,14 @@ $(READY): $(DEMO_READY)
 
 demo: $(DEMO_READY) ## Rate, anonymize and draw two public-domain portraits; results in demo/
 	@$(BIN)/python examples/demo.py --out demo
+
+$(SERVE_READY): $(DEMO_READY)
+	@echo "Adding the service (once; downloads about 20 MB) ..."
+	@$(INSTALL) --editable '.[service]'
+	@touch $@
+
+serve: $(SERVE_READY) web ## Start the service and print the URL of a page to try it on (needs Node.js 20.19 or newer, and npm)
+	@$(BIN)/ageveil serve
 
 test: check ## Everything: format, lint, types, import contracts, docs, tests
 	@$(BIN)/python -m pytest --quiet $(PYTEST)
@@ -88,11 +97,12 @@ CLIENT := src/ageveil/service/static/index.html
 web: $(CLIENT) ## Build the browser client into the service (needs Node.js 20.19 or newer, and npm)
 
 $(LIBRARIES): web/package.json web/package-lock.json
-	@node --eval 'const [a, b] = process.versions.node.split("."); if (a < 20 || (a == 20 && b < 19)) { console.error("Node.js 20.19 or newer is needed"); process.exit(1); }'
+	@command -v node > /dev/null && command -v npm > /dev/null || { echo "the browser client is built with Node.js 20.19 or newer and npm: install both"; exit 1; }
+	@node --eval 'const [a, b] = process.versions.node.split("."); if (a < 20 || (a == 20 && b < 19)) { console.error("the browser client is built with Node.js 20.19 or newer, this is " + process.versions.node); process.exit(1); }'
 	@npm ci --prefix web --ignore-scripts --silent
 	@touch $@
 
-$(CLIENT): $(LIBRARIES) web/index.html web/vite.config.ts $(wildcard web/src/*)
+$(CLIENT): $(LIBRARIES) web/index.html web/notice.md web/vite.config.ts $(wildcard web/src/*)
 	@npm run --prefix web --silent build
 
 bench: $(READY) .venv-bench/.ready ## Measure speed and memory beside other packages; table in benchmarks/

@@ -2,32 +2,32 @@ import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { defineConfig, type Plugin } from "vite";
 
-const PACKAGES = new URL("node_modules/", import.meta.url);
-
-/** Files that libraries fetch at run time, by where our own origin serves them. */
-const FETCHED: Readonly<Record<string, string>> = Object.fromEntries([
+/** Files that are built in as they are, by their names there: what libraries fetch at run time, and licences. */
+const COPIED: Readonly<Record<string, string>> = Object.fromEntries([
   ...["blazeface", "facemesh", "antispoof", "liveness"].flatMap((model) =>
-    ["json", "bin"].map((kind) => [`models/${model}.${kind}`, `@vladmandic/human/models/${model}.${kind}`]),
+    ["json", "bin"].map((kind) => [`models/${model}.${kind}`, `node_modules/@vladmandic/human/models/${model}.${kind}`]),
   ),
   ...["tfjs-backend-wasm.wasm", "tfjs-backend-wasm-simd.wasm"].map((file) => [
     `wasm/${file}`,
-    `@tensorflow/tfjs-backend-wasm/dist/${file}`,
+    `node_modules/@tensorflow/tfjs-backend-wasm/dist/${file}`,
   ]),
+  ["notice.md", "notice.md"],
+  ["licence-apache-2.0.txt", "../LICENSE"],
 ]);
 
-function fetchedFiles(): Plugin {
+function copiedFiles(): Plugin {
   return {
-    name: "fetched-files",
+    name: "copied-files",
     generateBundle() {
-      for (const [fileName, path] of Object.entries(FETCHED)) {
-        this.emitFile({ type: "asset", fileName, source: readFileSync(new URL(path, PACKAGES)) });
+      for (const [fileName, path] of Object.entries(COPIED)) {
+        this.emitFile({ type: "asset", fileName, source: readFileSync(new URL(path, import.meta.url)) });
       }
     },
   };
 }
 
 export default defineConfig({
-  plugins: [fetchedFiles()],
+  plugins: [copiedFiles()],
   build: {
     target: "es2022",
     outDir: fileURLToPath(new URL("../src/ageveil/service/static", import.meta.url)),

@@ -71,6 +71,30 @@ def test_json_that_nests_deep_is_refused(one):
     assert 400 <= answer.status_code < 500
 
 
+def test_thousands_of_unknown_fields_are_one_error(one):
+    fields = {f"f{number}": 0 for number in range(15_000)}
+    answer = one.post(one.create().json(), "faces", fields)
+    assert code(answer) == "request_invalid"
+    assert "at most 32 fields" in answer.json()["detail"]
+
+
+def test_whoever_may_not_ask_is_counted_before_the_body_is_looked_at(one, tmp_path):
+    changes = {"address_per_minute": 3, "state_directory": tmp_path / "second"}
+    found = Running(one.settings.model_copy(update=changes))
+    with found.http:
+        check = found.create().json()
+        sent = [found.post(check | {"secret": "x"}, "faces", {"no": "frames"}) for _ in range(4)]
+    assert [code(answer) for answer in sent] == ["credentials_invalid"] * 3 + ["too_many_requests"]
+
+
+def test_an_id_that_no_database_holds_is_not_there(running):
+    assert code(running.view({"id": "%00", "secret": "x"})) == "credentials_invalid"
+    appeal = {"kind": "guardian", "result": "granted"}
+    assert (
+        code(running.http.post("/v1/checks/%00/appeals", json=appeal, headers=running.party)) == "not_found"
+    )
+
+
 def test_the_answer_to_a_wrong_field_names_it_and_not_its_value(one):
     answer = one.create(nonce="short secret")
     assert "nonce" in answer.json()["detail"]
@@ -151,6 +175,14 @@ def test_every_answer_has_security_headers(one):
 
 def test_metrics_are_the_operators(one, frame):
     assert code(one.http.get("/metrics")) == "not_found"  # the test client is not on loopback
+    for public, status in (
+        ("", 200),
+        ("https://age.example", 404),
+    ):  # behind a proxy everybody may seem to be
+        changes = {"public_url": public, "state_directory": one.settings.state_directory / f"{status}"}
+        found = Running(one.settings.model_copy(update=changes))
+        with TestClient(found.http.app, client=("127.0.0.1", 1)) as near:
+            assert near.get("/metrics").status_code == status
     keyed = one.settings.model_copy(update={"metrics_key": Settings(metrics_key="m").metrics_key})
     found = Running(keyed.model_copy(update={"state_directory": keyed.state_directory / "second"}))
     with found.http:
@@ -171,7 +203,7 @@ def test_an_unexpected_error_tells_nothing(one):
         answer = http.get("/v1/checks/secret-text", headers={"Authorization": "Check secret-text"})
     assert code(answer) == "internal"
     assert "limits" not in answer.text
-    record = logging.LogRecord("x", 40, "", 0, "failed", None, None)
+    record = logging.LogRecord("ageveil.service", 40, "", 0, "failed", None, None)
     try:
         raise ValueError("secret-text")
     except ValueError:
@@ -179,6 +211,8 @@ def test_an_unexpected_error_tells_nothing(one):
     line = json.loads(JsonFormatter().format(record))
     assert (line["event"], line["exception"]) == ("failed", "ValueError")
     assert "secret-text" not in str(line)
+    foreign = logging.LogRecord("library", 40, "", 0, "lost %s", ("secret-text",), None)
+    assert json.loads(JsonFormatter().format(foreign))["event"] == "library"
 
 
 def test_too_many_faces_at_a_time_are_sent_away(one, frame, tmp_path):

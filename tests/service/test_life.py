@@ -234,6 +234,13 @@ def test_tokens_survive_rotation_and_new_keys_wait_their_delay(one):
     assert one.redeem(old, mine).status_code == one.redeem(new, other).status_code == 200
 
 
+def test_keys_that_cannot_be_read_again_are_told(one, caplog):
+    (file,) = one.settings.keys_directory.glob("*.pem")
+    (file.parent / "000000000001-other.pem").write_text("no key")
+    assert [key.kid for key in one.service.keys.keys] == [file.stem.partition("-")[2]]
+    assert ("ageveil.service", "keys") in {(record.name, record.msg) for record in caplog.records}
+
+
 def test_tokens_of_one_visitor_share_nothing_that_others_do_not(one, frame):
     tokens = [
         read(

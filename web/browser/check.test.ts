@@ -141,6 +141,26 @@ describe("what goes wrong is said", () => {
     await page.context().close();
   });
 
+  it("a camera that does not play, and is switched off again", async () => {
+    const [page] = await open(await browser("room"));
+    await page.addInitScript(() => {
+      HTMLMediaElement.prototype.play = () => Promise.reject(new DOMException("", "AbortError"));
+      const { mediaDevices } = navigator;
+      const ask = mediaDevices.getUserMedia.bind(mediaDevices);
+      mediaDevices.getUserMedia = async (wanted) => {
+        const given = await ask(wanted);
+        Object.assign(globalThis, { given });
+        return given;
+      };
+    });
+    await page.goto((await createCheck()).url);
+    await page.click("#start");
+    await shown(page, "problem");
+    expect(await page.textContent("#problem-title")).toBe("The camera does not start");
+    expect(await page.evaluate("given.getTracks().map((track) => track.readyState)")).toEqual(["ended"]);
+    await page.context().close();
+  });
+
   it("a machine without a camera", async () => {
     const bare = await launch(null);
     const [page] = await open(bare);

@@ -43,9 +43,16 @@ export class Camera {
     } catch (error) {
       throw new CameraError(REASONS[(error as DOMException).name] ?? "camera-busy");
     }
-    video.srcObject = stream;
-    await video.play();
-    return new Camera(video, stream);
+    try {
+      video.srcObject = stream;
+      await video.play();
+      return new Camera(video, stream);
+    } catch {
+      // Nobody holds it yet who would switch it off.
+      for (const track of stream.getTracks()) track.stop();
+      video.srcObject = null;
+      throw new CameraError("camera-busy");
+    }
   }
 
   /** The name that the system gives the camera. */

@@ -226,4 +226,4 @@ function draw(faces: readonly AnonymizedFace[]): void {
 
 const id = location.pathname.split("/").at(-1) ?? "";
 const secret = location.hash.slice(1);
-void new Page(new CheckClient(decodeURIComponent(id), secret)).run();
+void new Page(new CheckClient(id, secret)).run();

@@ -23,7 +23,7 @@ export interface ProblemWords {
 
 const BROKEN: ProblemWords = {
   title: "Something went wrong",
-  text: "The check could not go on. Nothing of your face was sent. Try again, or ask the site for another way.",
+  text: "The check could not go on. Try again, or ask the site for another way.",
   again: true,
 };
 
@@ -89,7 +89,11 @@ const PROBLEMS: Readonly<Record<string, ProblemWords>> = {
 
 /** What to say of a problem, by its code. */
 export function problemWords(code: string): ProblemWords {
-  const same: Readonly<Record<string, string>> = { credentials_invalid: "not_found", credentials_missing: "not_found" };
+  const same: Readonly<Record<string, string>> = {
+    credentials_invalid: "not_found",
+    credentials_missing: "not_found",
+    unavailable: "busy",
+  };
   const name = same[code] ?? code;
   return Object.hasOwn(PROBLEMS, name) ? PROBLEMS[name] : BROKEN;
 }

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from ageveil.errors import DataError
 from ageveil.files import make_directory, write_bytes
+from ageveil.service.logs import LOG
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -155,7 +156,9 @@ class KeyStore:
             changed = self._changed()
             if changed != self._seen:
                 self._ring, self._seen = read_keys(self._directory, self._delay), changed
-        except (DataError, OSError):
+        except (DataError, OSError) as error:
+            # Told each time: a key that was deleted to end it would otherwise sign on unseen.
+            LOG.error("keys", {"exception": type(error).__name__})
             return self._ring
         return self._ring
 

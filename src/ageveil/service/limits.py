@@ -60,11 +60,15 @@ class RateLimits:
 def network(address: str) -> str:
     """What counts as one address.
 
-    >>> network("192.0.2.7"), network("2001:db8::1:2"), network("somewhere")
-    ('192.0.2.7', '2001:db8::/64', 'somewhere')
+    >>> network("192.0.2.7"), network("2001:db8::1:2"), network("::ffff:192.0.2.7"), network("somewhere")
+    ('192.0.2.7', '2001:db8::/64', '192.0.2.7', 'somewhere')
     """
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:  # a socket without an address
         return address
-    return str(ipaddress.ip_network((parsed, 64), strict=False)) if parsed.version == 6 else str(parsed)
+    if isinstance(parsed, ipaddress.IPv4Address):
+        return str(parsed)
+    # IPv4 written as IPv6 lies in one network of 64 bits as a whole.
+    within = ipaddress.ip_network((parsed, 64), strict=False)
+    return str(parsed.ipv4_mapped or within)

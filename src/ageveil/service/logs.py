@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 LOG = logging.getLogger("ageveil.service")
+_OURS = ("ageveil.service", "uvicorn.error")
 
 
 class JsonFormatter(logging.Formatter):
@@ -24,7 +25,7 @@ class JsonFormatter(logging.Formatter):
         entry: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
-            "event": record.msg if isinstance(record.args, dict) else record.getMessage(),
+            "event": _event(record),
         }
         if isinstance(record.args, dict):
             entry |= record.args
@@ -35,11 +36,17 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(entry)
 
 
+def _event(record: logging.LogRecord) -> str:
+    """What happened. Of other libraries only the name is told: their messages may hold anything."""
+    if record.name not in _OURS:
+        return record.name
+    return str(record.msg) if isinstance(record.args, dict) else record.getMessage()
+
+
 def configure(level: int = logging.INFO) -> None:
-    """Send the service's and the server's logs to standard error; the server's access log stays off."""
+    """Send all logs to standard error, libraries' from warnings on; the server's access log stays off."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter())
-    for name in ("ageveil.service", "uvicorn.error"):
-        logger = logging.getLogger(name)
-        logger.handlers, logger.propagate = [handler], False
-        logger.setLevel(level)
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+    for name in _OURS:
+        logging.getLogger(name).setLevel(level)

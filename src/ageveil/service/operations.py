@@ -34,13 +34,14 @@ def get_readiness(service: Running) -> dict[str, str]:
 
 @router.get("/metrics", response_class=Response)
 def get_metrics(request: Request, service: Running) -> Response:
-    """Prometheus metrics, for loopback or with the operator's key."""
+    """Prometheus metrics, with the operator's key, or for loopback where no proxy stands before."""
     key = service.settings.metrics_key.get_secret_value()
     if key:
         given = request.headers.get("authorization", "")
         if not hmac.compare_digest(given.encode(), f"Bearer {key}".encode()):
             raise Problem("credentials_invalid", "this is not the key of the metrics")
-    elif request.client is None or not _is_loopback(request.client.host):
+    # A proxy on the same machine would make everybody a caller from loopback.
+    elif service.settings.public_url or request.client is None or not _is_loopback(request.client.host):
         raise Problem("not_found", "metrics are for the operator")
     return Response(generate_latest(REGISTRY), media_type=CONTENT_TYPE_LATEST)
 

@@ -49,10 +49,10 @@ def count_address(request: Request, service: Service) -> None:
     service.limits.address(request.client.host if request.client else "")
 
 
-def _party(request: Request, service: Service, given: HTTPAuthorizationCredentials | None) -> Party:
+def _asking(request: Request, service: Running, bearer: Bearer) -> Party:
     """Who asks; a wrong key counts against its address."""
     try:
-        key = _secret(given, "bearer")
+        key = _secret(bearer, "bearer")
         with reading(service.engine) as connection:
             party = find_party(connection, key)
         if party is None:
@@ -64,14 +64,17 @@ def _party(request: Request, service: Service, given: HTTPAuthorizationCredentia
     return party
 
 
-def _opened(
-    request: Request, service: Service, check_id: str, given: HTTPAuthorizationCredentials | None
-) -> Check:
+def _opened(request: Request, service: Running, check_id: str, opener: Opener) -> Check:
     """The check that a browser has the secret of."""
     count_address(request, service)
-    secret = _secret(given, "check")
+    secret = _secret(opener, "check")
     with reading(service.engine) as connection:
         return checks.opened(connection, check_id, secret)
+
+
+# Dependencies run before a body's fields are looked at: whoever may not ask is counted and costs little.
+Asking = Annotated[Party, Depends(_asking)]
+Opened = Annotated[Check, Depends(_opened)]
 
 
 def create_check(service: Service, party: Party, asked: schemas.NewCheck) -> schemas.CreatedCheck:
@@ -106,17 +109,14 @@ def create_check(service: Service, party: Party, asked: schemas.NewCheck) -> sch
 
 
 @router.post("/v1/checks", status_code=201)
-def post_check(
-    request: Request, service: Running, asked: schemas.NewCheck, bearer: Bearer
-) -> schemas.CreatedCheck:
+def post_check(service: Running, party: Asking, asked: schemas.NewCheck) -> schemas.CreatedCheck:
     """Ask for a check of one visitor."""
-    return create_check(service, _party(request, service, bearer), asked)
+    return create_check(service, party, asked)
 
 
 @router.get("/v1/checks/{check_id}")
-def get_check(request: Request, service: Running, check_id: str, opener: Opener) -> schemas.CheckView:
+def get_check(service: Running, check: Opened) -> schemas.CheckView:
     """What the browser must know before it begins."""
-    check = _opened(request, service, check_id, opener)
     judge, terms = service.judge, service.judge.terms(check.ask)
     info = judge.model.info
     return schemas.CheckView(
@@ -143,11 +143,8 @@ def get_check(request: Request, service: Running, check_id: str, opener: Opener)
 
 
 @router.post("/v1/checks/{check_id}/faces")
-def post_faces(
-    request: Request, service: Running, check_id: str, sent: schemas.Faces, opener: Opener
-) -> schemas.TryResult:
+def post_faces(service: Running, check: Opened, sent: schemas.Faces) -> schemas.TryResult:
     """Try with anonymized pictures. A bare face is refused and forgotten, and costs no try."""
-    check = _opened(request, service, check_id, opener)
     checks.require_open(check, service.clock(), "anonymized")
     frames = [(frame.pixels, frame.receipt) for frame in sent.frames]
     outcome = service.estimate(service.judge.terms(check.ask), frames)
@@ -155,11 +152,8 @@ def post_faces(
 
 
 @router.post("/v1/checks/{check_id}/decision")
-def post_decision(
-    request: Request, service: Running, check_id: str, sent: schemas.DeviceDecision, opener: Opener
-) -> schemas.TryResult:
+def post_decision(service: Running, check: Opened, sent: schemas.DeviceDecision) -> schemas.TryResult:
     """Try with a decision that the device made itself, where the party takes those."""
-    check = _opened(request, service, check_id, opener)
     checks.require_open(check, service.clock(), "device")
     if sent.model != service.judge.model.info.sha256:
         raise Problem("model_unknown", "the device decided with another model than this check's")
@@ -167,12 +161,11 @@ def post_decision(
 
 
 @router.post("/v1/checks/{check_id}/end")
-def post_end(request: Request, service: Running, check_id: str, opener: Opener) -> schemas.TryResult:
+def post_end(service: Running, check: Opened) -> schemas.TryResult:
     """Take the last outcome though tries are left; without a try it is step_up.
 
     A completed check gives its token again, for a browser that lost the answer.
     """
-    check = _opened(request, service, check_id, opener)
     if check.state(service.clock()) == "completed":
         return _result(service, check)
     given = check.answer or service.answer(check, "step_up", "none")
@@ -216,17 +209,14 @@ def redeem(service: Service, party: Party, sent: schemas.Redeem) -> schemas.Clai
 
 
 @router.post("/v1/tokens/redeem")
-def post_redeem(request: Request, service: Running, sent: schemas.Redeem, bearer: Bearer) -> schemas.Claims:
+def post_redeem(service: Running, party: Asking, sent: schemas.Redeem) -> schemas.Claims:
     """Take a token: its claims, once."""
-    return redeem(service, _party(request, service, bearer), sent)
+    return redeem(service, party, sent)
 
 
 @router.post("/v1/checks/{check_id}/appeals", status_code=201)
-def post_appeal(
-    request: Request, service: Running, check_id: str, sent: schemas.NewAppeal, bearer: Bearer
-) -> schemas.Recorded:
+def post_appeal(service: Running, party: Asking, check_id: str, sent: schemas.NewAppeal) -> schemas.Recorded:
     """Write down that a decision was appealed or another proof was taken. Nothing is uploaded."""
-    party = _party(request, service, bearer)
     with service.engine.begin() as connection:
         record = {"appeal": sent.kind, "result": sent.result}
         sequence = checks.appeal(connection, service.keys, party, check_id, record, service.clock())

@@ -14,12 +14,21 @@ from ageveil.types import Outcome
 
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Printable = Annotated[str, Field(pattern=r"^[!-~]+$")]
+_MOST_FIELDS = 32
 
 
 class Input(BaseModel):
     """A body that is sent: unknown fields and values of another kind are refused."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _few_fields(cls, data: Any) -> Any:  # noqa: ANN401 - whatever was sent
+        # Each unknown field would be an error of its own: thousands of them keep the process busy.
+        if isinstance(data, dict) and len(data) > _MOST_FIELDS:
+            raise ValueError(f"an object here has at most {_MOST_FIELDS} fields")
+        return data
 
 
 class Output(BaseModel):

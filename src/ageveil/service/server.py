@@ -1,4 +1,4 @@
-"""The service on uvicorn, with a time limit for headers, which uvicorn has none of.
+"""The service on uvicorn, with time limits that it lacks: for headers, and for clients that do not read.
 
 Kept connections stay longer than common proxies keep them (60 s), so that none is closed under a request.
 """
@@ -6,6 +6,8 @@ Kept connections stay longer than common proxies keep them (60 s), so that none 
 from __future__ import annotations
 
 import asyncio
+import resource
+import socket
 
 import h11
 import uvicorn
@@ -26,6 +28,10 @@ class PatientProtocol(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as in the base
         """Begin to watch."""
         super().connection_made(transport)
+        # Nor may a client stop to read: what it leaves unread this long ends the connection.
+        transport.get_extra_info("socket").setsockopt(
+            socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(3000 * self.seconds)
+        )
         self._look_later()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -51,6 +57,7 @@ def serve(service: Service) -> None:
     """Serve until a signal ends it; requests that have begun may end."""
     settings = service.settings
     configure()
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crash leaves no memory, and so no face, on the disk
     PatientProtocol.seconds = settings.body_seconds
     config = uvicorn.Config(
         guarded(service), settings.host, settings.port, http=PatientProtocol, ws="none", log_config=None,

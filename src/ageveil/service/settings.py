@@ -11,6 +11,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ageveil.inspection import CHECKS
+from ageveil.service.parties import check_origin
 
 Seconds = Annotated[int, Field(ge=1, le=86_400)]
 PerMinute = Annotated[int, Field(ge=1, le=1_000_000)]
@@ -68,14 +69,15 @@ class Settings(BaseSettings):
         512, ge=1, le=100_000, description="Connections at a time; beyond, answers are 503."
     )
     shutdown_seconds: Seconds = Field(20, description="How long requests may take to end at shutdown.")
-    party_per_minute: PerMinute = Field(6_000, description="Requests of one party.")
+    party_per_minute: PerMinute = Field(12_000, description="Requests of one party.")
     address_per_minute: PerMinute = Field(120, description="Requests of one address without an API key.")
     trusted_proxies: str = Field(
         "", description="Addresses of proxies whose X-Forwarded-For counts, with commas between."
     )
     metrics_key: SecretStr = Field(
-        SecretStr(""), description="Bearer key of /metrics; without one only loopback may read it."
-    )
+        SecretStr(""), description="Bearer key of /metrics; without one only loopback may read it, and "
+        "where public_url is set nobody.",
+    )  # fmt: skip
     demo: bool = Field(
         True, description="Make a demo party and serve /demo where the state is new and embedded."
     )
@@ -90,7 +92,7 @@ class Settings(BaseSettings):
     @field_validator("public_url")
     @classmethod
     def _origin(cls, url: str) -> str:
-        return url.rstrip("/")
+        return check_origin(url.rstrip("/")) if url else url
 
     @property
     def origin(self) -> str:
