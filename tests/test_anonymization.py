@@ -23,6 +23,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 from scipy.stats import chisquare, dlaplace, expon
+from tests.conftest import installed
 
 from ageveil import alignment, anonymization
 from ageveil.anonymization import (
@@ -54,7 +55,6 @@ from ageveil.errors import ModelError, UnusableFaceError
 from ageveil.image import read_image
 from ageveil.pipeline import Pipeline
 from ageveil.types import AnonymizedFace, Box, CanonicalCrop, Face, Receipt
-from tests.conftest import installed
 
 GOLDEN = Path(__file__).parent / "golden" / "anonymization.json"
 

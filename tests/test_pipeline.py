@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image as PillowImage
+from tests.conftest import installed
 
 import ageveil
 from ageveil import calibration, ciphers, detection, estimation
@@ -49,7 +50,6 @@ from ageveil.pipeline import (
 )
 from ageveil.runtime import locate
 from ageveil.types import Box, Policy, Receipt
-from tests.conftest import installed
 
 PROTECTIVE = [name for name in APPROACHES if name != "original"]
 WHOLE_CROP = ["grid", "dp-pix", "veil"]
