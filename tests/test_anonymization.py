@@ -596,7 +596,7 @@ def test_cells_without_noise_are_refused(cell, pixels, epsilon):
 
 @pytest.mark.parametrize("name", installed(WHOLE_CROP))
 def test_a_receipt_of_a_whole_crop_tells_nothing_of_where_the_eyes_were(name):
-    moved = five_landmarks(224) + [[9, -7], [3, 5], [-8, 2], [4, -3], [11, 6]]
+    moved = five_landmarks(224) + np.array([[9, -7], [3, 5], [-8, 2], [4, -3], [11, 6]])
     one, other = (anonymize_crop(crop_of(224, landmarks=p), name) for p in (five_landmarks(224), moved))
     assert one.receipt == other.receipt
     np.testing.assert_array_equal(one.eye_mask, other.eye_mask)
@@ -612,7 +612,7 @@ def test_eyes_outside_the_crop_are_refused_though_all_is_hidden(name):
 
 
 def network(levels):
-    """An ONNX file like a veil's, which says these levels, or reads them off the first pixel's red and green."""
+    """A network like the veil's that says these levels, or the first pixel's red and green as levels."""
     helper, kind = onnx.helper, onnx.TensorProto
     nodes = []
     if levels is None:

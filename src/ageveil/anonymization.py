@@ -262,8 +262,8 @@ def noisy_cells(crop: Image, region: Region, *, cell: int, pixels: int, epsilon:
     _check_region(crop, region)
     if cell < 2 or pixels < 1 or not (epsilon > 0 and 0 < 255 * pixels / epsilon <= _WIDEST_NOISE):
         raise ValueError(
-            f"expected a cell of 2 or more, a pixel or more and a budget above 0 that noise can be drawn for, "
-            f"got {cell}, {pixels} and {epsilon}"
+            "expected a cell of 2 or more, a pixel or more and a budget above 0 that noise can be drawn for, got "
+            f"{cell}, {pixels} and {epsilon}"
         )
     x0, y0, x1, y1 = region
     grey = cv2.cvtColor(crop[y0:y1, x0:x1], cv2.COLOR_RGB2GRAY).astype(np.int64)

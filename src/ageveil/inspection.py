@@ -2,9 +2,11 @@
 
 A server gets anonymized crops from clients that it does not control. Before anything looks at one, its pixels
 are compared with the receipt's claim, and a face detector looks for eyes outside the hidden region, where
-there is an outside: of an approach that hides the whole crop every pixel was compared already. This finds a client that is wrong: one that sends a bare face, hides too little or hides the wrong place. It cannot
-tell whose face it is, nor that there ever was one: a receipt proves form, not origin. How often it errs
-either way stands in benchmarks/inspection.md.
+there is an outside: of an approach that hides the whole crop every pixel was compared already.
+
+This finds a client that is wrong: one that sends a bare face, hides too little or hides the wrong place. It
+cannot tell whose face it is, nor that there ever was one: a receipt proves form, not origin. How often it
+errs either way stands in benchmarks/inspection.md.
 """
 
 from __future__ import annotations

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 from scipy.ndimage import map_coordinates
+from tests.conftest import VEIL_IS_MISSING
 
 from ageveil.anonymization import APPROACHES
 from ageveil.types import CanonicalCrop, Receipt
-from tests.conftest import VEIL_IS_MISSING
 
 WEB = Path(__file__).parents[2] / "web"
 SIZE = 224

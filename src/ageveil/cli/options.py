@@ -20,9 +20,9 @@ Approach = Annotated[
 EstimateApproach = Annotated[
     str,
     typer.Option(
-        help="How the face is anonymized before its age is estimated: mosaic, mask, blur, grid, dp-pix, veil, "
-        "permutation (alias encryption), des-ecb, des-cbc, des-ctr; or original, the bare face, in memory "
-        "only."
+        help="How the face is anonymized before its age is estimated: mosaic, mask, blur, grid, dp-pix, "
+        "veil, permutation (alias encryption), des-ecb, des-cbc, des-ctr; or original, the bare face, in "
+        "memory only."
     ),
 ]
 Model = Annotated[

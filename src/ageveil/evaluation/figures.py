@@ -26,7 +26,7 @@ _LABELS = {
 
 
 def approach_sheet(crop: CanonicalCrop, *, rng: Draws | None = None) -> Image:
-    """Draw a face through every approach that all is installed for, labelled. The first panel is the bare face.
+    """Draw a face through every approach that is installed, labelled. The first panel is the bare face.
 
     Args:
         crop: The face.
