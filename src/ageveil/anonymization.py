@@ -262,8 +262,8 @@ def noisy_cells(crop: Image, region: Region, *, cell: int, pixels: int, epsilon:
     _check_region(crop, region)
     if cell < 2 or pixels < 1 or not (epsilon > 0 and 0 < 255 * pixels / epsilon <= _WIDEST_NOISE):
         raise ValueError(
-            "expected a cell of 2 or more, a pixel or more and a budget above 0 that noise can be drawn for, got "
-            f"{cell}, {pixels} and {epsilon}"
+            "expected a cell of 2 or more, a pixel or more and a budget above 0 that noise can be drawn for, "
+            f"got {cell}, {pixels} and {epsilon}"
         )
     x0, y0, x1, y1 = region
     grey = cv2.cvtColor(crop[y0:y1, x0:x1], cv2.COLOR_RGB2GRAY).astype(np.int64)
@@ -285,7 +285,8 @@ def _geometric(scale: float, shape: tuple[int, ...], rng: Draws) -> NDArray[np.i
     """
     high, low = rng.integers(np.full((2, *shape), 2**32, np.int64))
     uniform = (high * 2.0**32 + (low + 1)) / 2.0**64
-    return np.floor(np.log(uniform) * -scale).astype(np.int64)
+    steps: NDArray[np.int64] = np.floor(np.log(uniform) * -scale).astype(np.int64)
+    return steps
 
 
 def veil(crop: Image, region: Region, *, threads: int = 1) -> Image:
