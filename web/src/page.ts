@@ -9,7 +9,7 @@ import { decide, fuse } from "./decision";
 import { FaceFinder } from "./detection";
 import { fetchModel } from "./runtime";
 import { drawSide } from "./signals";
-import type { VeilNetwork } from "./veil";
+import { loadVeil, type VeilNetwork } from "./veil";
 import { GUIDANCE, outcomeWords, problemWords } from "./words";
 
 type Step = "explain" | "camera" | "preview" | "sending" | "result" | "problem";
@@ -211,7 +211,6 @@ class Page {
 /** The network that hides the face, where the approach is one. */
 async function fetchVeil({ filter }: CheckView): Promise<VeilNetwork | null> {
   if (filter === null) return null;
-  const { loadVeil } = await import("./veil");
   return loadVeil(await fetchModel(filter.url, filter.sha256), filter.sha256);
 }
 
