@@ -78,7 +78,7 @@ def crop_table(crop: CanonicalCrop) -> list[str]:
     """Each approach on one crop, on one core."""
     cached = ciphers.draw_permutation_key()
     jobs: dict[str, Job] = {"yardstick: OpenCV GaussianBlur 25 x 25": yardstick(crop.pixels)}
-    for name in anonymization.APPROACHES:
+    for name in anonymization.usable_approaches():
         jobs[name] = lambda name=name: anonymization.anonymize_crop(crop, name)  # type: ignore[misc]
     jobs["permutation, key schedule cached"] = lambda: anonymization.anonymize_crop(
         crop, "permutation", key=cached

@@ -3,21 +3,29 @@
 Run this file as a script to make `golden/anonymization.json` again, by the slow loops alone.
 """
 
+import decimal
+import hashlib
 import importlib.util
 import json
 import math
 import random
+from dataclasses import replace
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 
+import cv2
 import numpy as np
+import onnx
 import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
-from scipy.stats import chisquare
+from scipy.stats import chisquare, dlaplace, expon
+from tests.conftest import installed
 
-from ageveil import alignment
+from ageveil import alignment, anonymization
 from ageveil.anonymization import (
     ALIASES,
     APPROACHES,
@@ -31,23 +39,31 @@ from ageveil.anonymization import (
     face_region,
     get_approach,
     mask,
+    mean_eye_region,
     mosaic,
+    noisy_cells,
     paste,
     protective_approach,
+    usable_approaches,
+    veil,
+    veil_shade,
 )
 from ageveil.ciphers import DesKey, PermutationKey
 from ageveil.detection import find_boxes, place_landmarks
 from ageveil.draws import ChaChaDraws
-from ageveil.errors import UnusableFaceError
+from ageveil.errors import ModelError, UnusableFaceError
 from ageveil.image import read_image
+from ageveil.pipeline import Pipeline
 from ageveil.types import AnonymizedFace, Box, CanonicalCrop, Face, Receipt
 
 GOLDEN = Path(__file__).parent / "golden" / "anonymization.json"
 
 PERMUTATION = PermutationKey(1311768467463790321, 8999999999999989)
 DES = DesKey(bytes.fromhex("133457799bbcdff1"))
-ALL = ["original", "mosaic", "mask", "blur", "permutation", "des-ecb", "des-cbc", "des-ctr"]
+ALL = ["original", "mosaic", "mask", "blur", "grid", "dp-pix", "veil", "permutation", "des-ecb", "des-cbc",
+       "des-ctr"]  # fmt: skip
 PROTECTIVE = ALL[1:]
+WHOLE_CROP = ["grid", "dp-pix", "veil"]
 CIPHERS = ["permutation", "des-ecb", "des-cbc", "des-ctr"]
 EYES, BROWS = [*range(36, 48)], [*range(17, 27)]
 
@@ -161,6 +177,24 @@ def test_the_predicted_region_grows_with_the_crop(size):
     assert np.abs(shares - exact).max() <= 1.5 / size  # a touched pixel, and the half of it to its centre
 
 
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        # Corners from 23 to 75.1 %, level at 29.9 %, centres 38.7 % apart: 6.94 to 91.16 % across, 8.81 to
+        # 36.09 % down. Of 200 pixels 13.9 to 182.3 and 17.6 to 72.2; a pixel reaches half around its centre.
+        (200, (14, 18, 183, 73)),
+        (224, (16, 20, 205, 82)),  # 15.54 to 204.2, 19.73 to 80.85
+        (32, (2, 3, 30, 13)),  # 2.22 to 29.17, 2.82 to 11.55
+    ],
+)
+def test_the_eye_region_of_the_mean_face_by_hand(size, expected):
+    assert mean_eye_region(size) == expected
+    centres = size * np.array([alignment.LEFT_EYE, alignment.RIGHT_EYE])
+    x0, y0, x1, y1 = expected
+    assert (centres > (x0, y0)).all()
+    assert (centres < (x1, y1)).all()
+
+
 @pytest.mark.parametrize("axis", [0, 1])
 @pytest.mark.parametrize("count", [5, 68])
 def test_eyes_may_touch_the_border_of_the_crop_and_not_pass_it(count, axis):
@@ -250,30 +284,41 @@ MAKE = {
     "blur": lambda image, region: blur(image, region, radius=2, sigma=1.0),
     **{
         f"{name} of a picture": lambda image, region, name=name: anonymize_region(image, region, name)[0]
-        for name in ("mosaic", "mask", "blur", "permutation", "des-ctr")
+        for name in ("mosaic", "mask", "blur", "grid", "dp-pix", "permutation", "des-ctr")
     },
+    "noisy cells": lambda image, region: noisy_cells(
+        image, region, cell=2, pixels=1, epsilon=9.0, rng=ChaChaDraws()
+    ),
+    "veil": veil,
 }
 
 
-@pytest.mark.parametrize("name", MAKE)
+@pytest.fixture
+def make(request):
+    if "veil" in request.param and not APPROACHES["veil"].usable:
+        request.getfixturevalue("read_off")  # the same frame around a network of the tests
+    return MAKE[request.param]
+
+
+@pytest.mark.parametrize("make", MAKE, indirect=True)
 @pytest.mark.parametrize(
     "region", [(0, 0, 0, 5), (0, 0, 5, 0), (5, 0, 5, 5), (6, 0, 5, 5), (0, 6, 5, 5), (-1, 0, 5, 5),
                (0, -1, 5, 5), (0, 0, 13, 5), (0, 0, 5, 10)]
 )  # fmt: skip
-def test_a_region_without_area_or_outside_is_refused(name, region):
+def test_a_region_without_area_or_outside_is_refused(make, region):
     with pytest.raises(ValueError, match="a region has an area within 12 x 9 pixels"):
-        MAKE[name](noise(9, 12), region)
+        make(noise(9, 12), region)
 
 
-@pytest.mark.parametrize("name", MAKE)
+@pytest.mark.parametrize("make", MAKE, indirect=True)
 @pytest.mark.parametrize(
     "region", [(0, 0, 12, 9), (0, 0, 1, 1), (11, 8, 12, 9), (3, 0, 4, 9), (0, 4, 12, 5), (2, 3, 9, 8)]
 )
-def test_only_the_region_changes_and_the_input_never(name, region):
+def test_only_the_region_changes_and_the_input_never(make, region):
     image = noise(9, 12)
     kept = image.copy()
     image.flags.writeable = False
-    result = MAKE[name](image, region)
+    result = make(image, region)
     np.testing.assert_array_equal(image, kept)
     np.testing.assert_array_equal(result[~inside(image.shape, region)], kept[~inside(image.shape, region)])
     assert result.shape == image.shape
@@ -282,13 +327,13 @@ def test_only_the_region_changes_and_the_input_never(name, region):
     result[0, 0] = 0  # a new array, to write into
 
 
-@pytest.mark.parametrize("name", MAKE)
+@pytest.mark.parametrize("make", MAKE, indirect=True)
 @pytest.mark.parametrize(
     "image", [np.zeros((9, 9), np.uint8), np.zeros((9, 9, 3)), np.zeros((0, 9, 3), np.uint8)]
 )
-def test_what_is_no_picture_is_refused(name, image):
+def test_what_is_no_picture_is_refused(make, image):
     with pytest.raises(ValueError, match="expected"):
-        MAKE[name](image, (0, 0, 5, 5))
+        make(image, (0, 0, 5, 5))
 
 
 # --- Mosaic ---
@@ -402,6 +447,300 @@ def test_each_pixel_of_a_cell_is_kept_equally_often(width, height):
             assert chisquare(counts).pvalue > 1e-3
 
 
+# --- Grid and noisy cells ---
+
+
+@pytest.mark.parametrize("size", [64, 200, 224, 225])
+def test_a_grid_covers_the_whole_crop_and_is_that_of_a_slow_loop(size):
+    crop, cell = crop_of(size), {64: 8, 200: 25, 224: 28, 225: 28}[size]
+    whole = (0, 0, size, size)
+    bounds = [width * height for _, _, width, height in cells_of(whole, cell)]
+    expected = slow_mosaic(crop.pixels, whole, cell, slow_draws(bytes(range(32)), bounds))
+    face = anonymize_crop(crop, "grid", rng=ChaChaDraws(bytes(range(32))))
+    np.testing.assert_array_equal(face.pixels, expected)
+    assert len(bounds) == (81 if size == 225 else 64)
+
+
+def slow_noisy_cells(image, region, cell, pixels, epsilon, key):
+    """Cell by cell with fractions; the noise from 64 bits and the inverse distribution, in 60 digits."""
+    decimal.getcontext().prec = 60
+    step = -Decimal(epsilon) / (255 * pixels)
+    cells = cells_of(region, cell)
+    words = list(slow_draws(key, [2**32] * (4 * len(cells))))
+    parts = [words[number * len(cells) : (number + 1) * len(cells)] for number in range(4)]
+    result = image.copy()
+    for number, (x, y, width, height) in enumerate(cells):
+        noise = []
+        for high, low in (parts[:2], parts[2:]):
+            uniform = Decimal(high[number] * 2**32 + low[number] + 1) / 2**64
+            noise.append(int(uniform.ln() / step))  # the most steps k with exp(k step) at least as large
+        # The weights of grey in 15 bits: 0.299, 0.587 and 0.114.
+        grey = sum(
+            (9798 * r + 19235 * g + 3735 * b + 2**14) // 2**15
+            for r, g, b in image[y : y + height, x : x + width].reshape(-1, 3).tolist()
+        )
+        mean = Fraction(grey + noise[0] - noise[1], width * height)
+        result[y : y + height, x : x + width] = min(255, max(0, round(mean)))  # a half goes to the even one
+    return result
+
+
+@given(
+    pictures_with_regions(24), st.integers(2, 13), st.integers(1, 20), st.floats(0.01, 3000), st.binary(
+        min_size=32, max_size=32
+    ),
+)  # fmt: skip
+def test_noisy_cells_are_those_of_a_slow_loop(sides, cell, pixels, epsilon, key):
+    height, width, region = sides
+    image = noise(height, width)
+    expected = slow_noisy_cells(image, region, cell, pixels, epsilon, key)
+    result = noisy_cells(image, region, cell=cell, pixels=pixels, epsilon=epsilon, rng=ChaChaDraws(key))
+    np.testing.assert_array_equal(result, expected)
+
+
+@pytest.mark.parametrize("size", [64, 224])
+def test_dp_pix_is_that_of_a_slow_loop_over_the_whole_crop(size):
+    crop, key = crop_of(size), bytes(range(32))
+    expected = slow_noisy_cells(crop.pixels, (0, 0, size, size), size // 8, 16, 0.25, key)
+    face = anonymize_crop(crop, "dp-pix", rng=ChaChaDraws(key))
+    np.testing.assert_array_equal(face.pixels, expected)
+    assert (face.pixels == face.pixels[..., :1]).all()
+
+
+def test_grey_weighs_the_channels_as_the_slow_loop_does():
+    colours = np.indices((64, 64, 64), np.uint8).reshape(3, 512, 512).transpose(1, 2, 0) * 4 + 3
+    weighed = (colours.astype(int) @ [9798, 19235, 3735] + 2**14) // 2**15
+    np.testing.assert_array_equal(cv2.cvtColor(colours, cv2.COLOR_RGB2GRAY), weighed)
+
+
+# A cell of 2 x 2 pixels of grey 128, and noise of a scale of 8 steps: 1 and more levels of the mean.
+SCALE = 8.0
+
+
+def levels_of_one_cell(cells):
+    image = np.full((2, 2 * cells, 3), 128, np.uint8)
+    hidden = noisy_cells(
+        image, (0, 0, 2 * cells, 2), cell=2, pixels=1, epsilon=255 / SCALE, rng=ChaChaDraws(bytes(range(32)))
+    )
+    return hidden[0, ::2, 0].astype(int)
+
+
+def test_the_noise_is_two_sided_geometric():
+    # Its steps k have probability in proportion to exp(-|k| / 8): SciPy's discrete Laplace distribution.
+    levels = levels_of_one_cell(200_000) - 128
+    steps = np.arange(-400, 401)
+    weights = dlaplace.pmf(steps, 1 / SCALE)
+    rounded = np.array([round(Fraction(int(k), 4)) for k in steps])
+    within = range(-12, 13)
+    expected = [weights[rounded == level].sum() for level in within]
+    expected = [*expected, 1 - sum(expected)]
+    counts = [int((levels == level).sum()) for level in within]
+    counts.append(len(levels) - sum(counts))
+    assert chisquare(counts, np.array(expected) * len(levels)).pvalue > 1e-3
+
+
+def test_the_noise_has_no_bias_and_the_variance_of_its_scale():
+    levels = levels_of_one_cell(50_000) - 128
+    assert abs(levels.mean()) < 4 * levels.std() / math.sqrt(50_000)
+    # The variance of the steps is 2 a / (1 - a)^2; a mean over 4 pixels has a 16th of it, and rounding to a
+    # level adds about a 12th less the 192th that steps of a quarter have.
+    a = math.exp(-1 / SCALE)
+    variance = 2 * a / (1 - a) ** 2 / 16 + 1 / 12 - 1 / 192
+    assert levels.var() == pytest.approx(variance, rel=0.05)
+
+
+@pytest.mark.parametrize("epsilon", [0.25, 1.0, 4.0])
+def test_a_few_pixels_change_no_probability_by_more_than_the_budget(epsilon):
+    # All that the sum of a cell may move by is 255 a pixel; the noise's distribution, moved by as much,
+    # differs by a factor of exp(epsilon) at most, and by as much somewhere.
+    for pixels in (1, 16):
+        scale = 255 * pixels / epsilon
+        steps = np.arange(-20_000, 20_001)
+        ratio = dlaplace.logpmf(steps, 1 / scale) - dlaplace.logpmf(steps - 255 * pixels, 1 / scale)
+        assert np.abs(ratio).max() == pytest.approx(epsilon, rel=1e-9)
+
+
+def test_the_noise_of_one_cell_has_the_scale_that_its_budget_states():
+    # In cells of 4 black pixels noise of this scale, 16,320 steps, shows as black or white: which of both
+    # is worked out from the upper halves of the draws by SciPy's inverse distribution.
+    key, pixels, epsilon = bytes(range(32)), 16, 0.25
+    words = iter(slow_draws(key, [2**32] * 4000))
+    uniform = np.array([next(words) for _ in range(4000)]) / 2**32
+    expected = np.floor(expon.ppf(1 - uniform[:1000], scale=255 * pixels / epsilon))
+    image = np.zeros((1000 * 2, 2, 3), np.uint8)
+    hidden = noisy_cells(image, (0, 0, 2, 2000), cell=2, pixels=pixels, epsilon=epsilon, rng=ChaChaDraws(key))
+    second = np.floor(expon.ppf(1 - uniform[2000:3000], scale=255 * pixels / epsilon))
+    sure = np.abs(expected - second) > 2000  # far from where one step decides
+    np.testing.assert_array_equal(hidden[::2, 0, 0][sure], np.where(expected > second, 255, 0)[sure])
+    assert sure.sum() > 800
+
+
+def test_noise_hides_a_black_picture_and_a_white_one_alike():
+    for value in (0, 255):
+        image = np.full((224, 224, 3), value, np.uint8)
+        levels = anonymize_region(image, (0, 0, 224, 224), "dp-pix")[0][::32, ::32, 0]
+        assert len(np.unique(levels)) > 8
+
+
+@pytest.mark.parametrize(
+    ("cell", "pixels", "epsilon"),
+    [
+        (1, 1, 1.0), (0, 1, 1.0), (2, 0, 1.0), (2, -1, 1.0), (2, 1, 0.0), (2, 1, -1.0), (2, 1, float("nan")),
+        (2, 1, float("inf")),  # no noise at all
+        (2, 1, 1e-300),  # more than can be drawn, which would leave no noise either
+    ],
+)  # fmt: skip
+def test_cells_without_noise_are_refused(cell, pixels, epsilon):
+    with pytest.raises(ValueError, match="a budget above 0 that noise can be drawn for"):
+        noisy_cells(noise(9, 9), (0, 0, 9, 9), cell=cell, pixels=pixels, epsilon=epsilon, rng=ChaChaDraws())
+
+
+@pytest.mark.parametrize("name", installed(WHOLE_CROP))
+def test_a_receipt_of_a_whole_crop_tells_nothing_of_where_the_eyes_were(name):
+    moved = five_landmarks(224) + np.array([[9, -7], [3, 5], [-8, 2], [4, -3], [11, 6]])
+    one, other = (anonymize_crop(crop_of(224, landmarks=p), name) for p in (five_landmarks(224), moved))
+    assert one.receipt == other.receipt
+    np.testing.assert_array_equal(one.eye_mask, other.eye_mask)
+
+
+@pytest.mark.parametrize("name", installed(WHOLE_CROP))
+def test_eyes_outside_the_crop_are_refused_though_all_is_hidden(name):
+    with pytest.raises(UnusableFaceError, match="outside the crop"):
+        anonymize_crop(crop_of(64, landmarks=five_landmarks(64) + 60), name)
+
+
+# --- Veil ---
+
+
+def network(levels):
+    """A network like the veil's that says these levels, or the first pixel's red and green as levels."""
+    helper, kind = onnx.helper, onnx.TensorProto
+    nodes = []
+    if levels is None:
+        nodes = [
+            helper.make_node("Slice", ["crops", "zero", "one", "axes"], ["pixel"]),
+            helper.make_node("Squeeze", ["pixel", "places"], ["colours"]),
+            helper.make_node("Cast", ["colours"], ["real"], to=kind.FLOAT),
+            helper.make_node("Mul", ["real", "sixteenth"], ["exact"]),
+            helper.make_node("Floor", ["exact"], ["levels"]),
+        ]
+    else:
+        nodes = [helper.make_node("Identity", ["said"], ["levels"])]
+    nodes.append(helper.make_node("Identity", ["ages"], ["probabilities"]))
+    constants = {
+        "zero": np.array([0, 0, 0]), "one": np.array([1, 1, 2]), "axes": np.array([1, 2, 3]),
+        "places": np.array([1, 2]), "sixteenth": np.array(1 / 16, np.float32),
+        "said": np.array([levels or (0, 0)], np.float32), "ages": np.full((1, 101), 1 / 101, np.float32),
+    }  # fmt: skip
+    graph = helper.make_graph(
+        nodes,
+        "veil",
+        [
+            helper.make_tensor_value_info("crops", kind.UINT8, ["n", "s", "s", 3]),
+            helper.make_tensor_value_info("eye_mask", kind.BOOL, ["n", "s", "s"]),
+        ],
+        [
+            helper.make_tensor_value_info("probabilities", kind.FLOAT, ["n", 101]),
+            helper.make_tensor_value_info("levels", kind.FLOAT, ["n", None]),
+        ],
+        [onnx.numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+
+
+@pytest.fixture
+def installs(tmp_path, monkeypatch):
+    def install(levels=None):
+        path = tmp_path / "veil.onnx"
+        onnx.save(network(levels), path)
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        file = replace(anonymization.VEIL, package=None, file=str(path), sha256=digest)
+        monkeypatch.setattr(anonymization, "VEIL", file)
+        return file
+
+    return install
+
+
+@pytest.fixture
+def read_off(installs):
+    """A network of the tests in place of the veil's: it reads its levels off the first pixel."""
+    return installs()
+
+
+def test_a_veil_is_one_of_256_pictures_and_each_can_be(read_off):
+    pixels = noise(224, 224)
+    pictures = set()
+    for red in range(0, 256, 16):
+        for green in range(7, 256, 16):
+            pixels[0, 0] = (red, green, 99)
+            hidden = veil(pixels, (0, 0, 224, 224))
+            expected = np.empty((224, 224, 3), np.uint8)
+            expected[:, :112], expected[:, 112:] = red + 8, green // 16 * 16 + 8
+            np.testing.assert_array_equal(hidden, expected)
+            pictures.add(hidden.tobytes())
+    assert len(pictures) == 256
+
+
+def test_the_greys_of_a_veil_by_hand():
+    assert [veil_shade(level) for level in range(16)] == [
+        8, 24, 40, 56, 72, 88, 104, 120, 136, 152, 168, 184, 200, 216, 232, 248,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("region", "middle"),
+    [((0, 0, 9, 4), 4), ((3, 1, 5, 9), 4), ((2, 2, 3, 3), 2), ((0, 0, 60, 40), 30), ((5, 5, 40, 40), 22)],
+)
+def test_a_veil_of_any_size_has_its_halves(installs, region, middle):
+    installs((3, 12))
+    image = noise(40, 60)
+    hidden = veil(image, region)
+    x0, y0, x1, y1 = region
+    expected = image.copy()
+    expected[y0:y1, x0:middle], expected[y0:y1, middle:x1] = 3 * 16 + 8, 12 * 16 + 8
+    np.testing.assert_array_equal(hidden, expected)
+
+
+@pytest.mark.parametrize(
+    "levels", [(16, 0), (0, -1), (0.5, 3), (3, math.nan), (math.inf, 0), (1, 2, 3), (1,)]
+)
+def test_a_network_that_paints_more_than_a_byte_is_refused(installs, levels):
+    installs(levels)
+    with pytest.raises(ModelError, match="gave other levels than two whole numbers below 16"):
+        veil(noise(64, 64), (0, 0, 64, 64))
+
+
+def test_a_veil_whose_network_is_missing_or_damaged_is_none(read_off, monkeypatch, tmp_path):
+    crop = crop_of(64)
+    (tmp_path / "veil.onnx").write_bytes(b"another")
+    with pytest.raises(ModelError, match="damaged or another version"):
+        veil(crop.pixels, (0, 0, 64, 64))
+    (tmp_path / "veil.onnx").unlink()
+    for refuse in (
+        lambda: veil(crop.pixels, (0, 0, 64, 64)),
+        lambda: anonymize_crop(crop, "veil"),
+        lambda: anonymize_region(crop.pixels, (0, 0, 64, 64), "veil"),
+    ):
+        with pytest.raises(ModelError, match="is no file"):
+            refuse()
+    assert not replace(APPROACHES["veil"], weights=read_off).usable
+
+
+@pytest.mark.parametrize("name", installed(["veil"]))
+def test_the_veil_of_a_face_is_the_same_each_time_and_takes_no_draws(name, astronaut, grace_hopper):
+    seen = set()
+    for portrait in (astronaut, grace_hopper):
+        crop = Pipeline("mask").align_viewer(read_image(portrait))[1]
+        one, again = (anonymize_crop(crop, name, rng=rng) for rng in (None, ChaChaDraws()))
+        np.testing.assert_array_equal(one.pixels, again.pixels)
+        assert one.receipt == again.receipt
+        assert one.receipt.region == (0, 0, 224, 224)
+        assert one.receipt.parameters == {"levels": 16, "filter": anonymization.VEIL.sha256[:16]}
+        halves = one.pixels[0, 0].tolist(), one.pixels[0, 112].tolist()
+        assert all(value % 16 == 8 and half == [value] * 3 for half in halves for value in half)
+        seen.add(str(halves))
+    assert len(seen) == 2  # a woman in her thirties, and one in her seventies
+
+
 # --- Blur ---
 
 
@@ -500,10 +839,13 @@ def test_the_face_box_by_hand(size, expected):
 def test_the_approaches_are_those_of_the_method():
     assert list(APPROACHES) == ALL
     assert {name: entry.name for name, entry in APPROACHES.items()} == dict(zip(ALL, ALL, strict=True))
-    hidden = ["nothing", "eyes", "eyes", "face", "all", "all", "all", "all"]
+    hidden = ["nothing", "eyes", "eyes", "face", *["all"] * 7]
     assert [entry.hides for entry in APPROACHES.values()] == hidden
     assert [name for name, entry in APPROACHES.items() if entry.reversible] == CIPHERS
     assert all(bool(entry.cipher) == entry.reversible for entry in APPROACHES.values())
+    assert [name for name, entry in APPROACHES.items() if entry.hides_crop] == WHOLE_CROP
+    assert [name for name, entry in APPROACHES.items() if entry.weights] == ["veil"]
+    assert [name for name in ALL if name not in usable_approaches()] in ([], ["veil"])
 
 
 def test_encryption_is_an_alias_of_the_permutation():
@@ -545,7 +887,7 @@ def test_the_bare_face_is_never_given_out_as_protected():
 
 
 @pytest.mark.parametrize("size", [64, 200, 224])
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", installed(ALL))
 def test_what_comes_back_for_a_crop(name, size):
     crop = crop_of(size)
     kept = crop.pixels.copy()
@@ -554,7 +896,7 @@ def test_what_comes_back_for_a_crop(name, size):
     assert face.pixels.shape == (size, size, 3)
     assert face.approach == face.receipt.approach == name
     assert face.receipt.size == (size, size)
-    eyes = eye_region(crop.landmarks, size)
+    eyes = mean_eye_region(size) if name in WHOLE_CROP else eye_region(crop.landmarks, size)
     assert face.receipt.eye_region == eyes
     np.testing.assert_array_equal(face.eye_mask, inside((size, size), eyes))
     whole = (0, 0, size, size)
@@ -567,24 +909,29 @@ def test_what_comes_back_for_a_crop(name, size):
 
 
 @pytest.mark.parametrize(
-    ("size", "cell", "radius", "sigma"),
+    ("size", "cell", "radius", "sigma", "coarse"),
     [
-        (200, 10, 12, 4.1),
-        (224, 11, 13, 4.592),
-        (64, 3, 4, 1.312),
-        (32, 2, 2, 0.656),  # 1.6 and 1.92
-        (250, 13, 15, 5.125),  # 12.5 rounds up
-        (225, 11, 14, 4.6125),  # 11.25 and 13.5
-        (400, 20, 24, 8.2),
+        (200, 10, 12, 4.1, 25),
+        (224, 11, 13, 4.592, 28),
+        (64, 3, 4, 1.312, 8),
+        (32, 2, 2, 0.656, 4),  # 1.6 and 1.92
+        (16, 2, 1, 0.328, 2),
+        (250, 13, 15, 5.125, 31),  # 12.5 rounds up; 31.25
+        (225, 11, 14, 4.6125, 28),  # 11.25 and 13.5; 28.125
+        (400, 20, 24, 8.2, 50),
     ],
 )
-def test_sizes_scale_with_the_crop(size, cell, radius, sigma):
+def test_sizes_scale_with_the_crop(size, cell, radius, sigma, coarse):
     crop = crop_of(size)
     assert anonymize_crop(crop, "mosaic").receipt.parameters == {"cell": cell}
     blurred = anonymize_crop(crop, "blur").receipt.parameters
     assert blurred == {"radius": radius, "sigma": pytest.approx(sigma, abs=1e-12)}
     for name in ("original", "mask", "permutation"):
         assert anonymize_crop(crop, name).receipt.parameters == {}
+    assert anonymize_crop(crop, "grid").receipt.parameters == {"cell": coarse}
+    assert anonymize_crop(crop, "dp-pix").receipt.parameters == {
+        "cell": coarse, "pixels": 16, "epsilon": 0.25,
+    }  # fmt: skip
 
 
 def test_mask_is_black_inside_and_unchanged_outside():
@@ -604,7 +951,7 @@ def test_mosaic_and_blur_of_a_crop_are_those_functions_of_its_region():
 
 def test_draws_and_keys_are_fresh_by_default():
     crop = crop_of(64)
-    for name in ("mosaic", *CIPHERS):
+    for name in ("mosaic", "grid", "dp-pix", *CIPHERS):
         first, second = (anonymize_crop(crop, name).pixels for _ in range(2))
         assert (first != second).any()
         first, second = (anonymize_region(crop.pixels, (0, 0, 64, 64), name)[0] for _ in range(2))
@@ -657,7 +1004,7 @@ def test_a_fresh_key_is_of_the_kind_that_a_cipher_takes():
         kind = PermutationKey if name == "permutation" else DesKey
         assert isinstance(draw_key(APPROACHES[name]), kind)
         assert draw_key(APPROACHES[name]) != draw_key(APPROACHES[name])
-    for name in ("original", "mosaic", "mask", "blur"):
+    for name in ("original", "mosaic", "mask", "blur", *WHOLE_CROP):
         with pytest.raises(ValueError, match="takes no key"):
             draw_key(APPROACHES[name])
 
@@ -669,7 +1016,7 @@ def texts_of(number):
     yield from (number.to_bytes(size, order).hex() for order in ("little", "big"))
 
 
-@pytest.mark.parametrize("name", PROTECTIVE)
+@pytest.mark.parametrize("name", installed(PROTECTIVE))
 def test_a_receipt_holds_nothing_of_the_key_or_the_draws(name):
     size = 200
     crop = crop_of(size)
@@ -705,7 +1052,7 @@ def test_a_receipt_holds_nothing_of_the_key_or_the_draws(name):
 # --- Undoing a cipher from a receipt that does not fit ---
 
 
-@pytest.mark.parametrize("name", ["original", "mosaic", "mask", "blur"])
+@pytest.mark.parametrize("name", installed(["original", "mosaic", "mask", "blur", *WHOLE_CROP]))
 def test_what_has_no_key_cannot_be_undone(name):
     face = anonymize_crop(crop_of(64), name)
     with pytest.raises(ValueError, match=f"{name} cannot be undone"):
@@ -902,7 +1249,7 @@ def test_the_region_is_replaced_from_processed_pixels_alone(name, place, corner_
     assert json.loads(json.dumps(pasted.to_json())) == pasted.to_json()
 
 
-@pytest.mark.parametrize("name", ["mosaic", "mask", "blur"])
+@pytest.mark.parametrize("name", installed(["mosaic", "mask", "blur", *WHOLE_CROP]))
 def test_at_the_size_of_the_crop_the_pixels_themselves_come_back(name):
     # The crop is the picture, moved by whole pixels: its region comes back as it is.
     picture = noise(80, 100)
@@ -912,7 +1259,7 @@ def test_at_the_size_of_the_crop_the_pixels_themselves_come_back(name):
     x0, y0, x1, y1 = face.receipt.region
     np.testing.assert_array_equal(result[y0 + 7 : y1 + 7, x0 + 20 : x1 + 20], face.pixels[y0:y1, x0:x1])
     # A pixel that is only touched at its edge is replaced as well, at most one on each side.
-    outer = (x0 + 19, y0 + 6, x1 + 21, y1 + 8)
+    outer = (x0 + 19, y0 + 6, x1 + 21, y1 + 8)  # which the picture holds even of a whole crop
     np.testing.assert_array_equal(result[~inside((80, 100), outer)], picture[~inside((80, 100), outer)])
     assert all(abs(a - b) <= 1 for a, b in zip(receipt.region, outer, strict=True))
     assert receipt.parameters == face.receipt.parameters

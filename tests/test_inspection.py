@@ -7,9 +7,19 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.conftest import installed
 
+from ageveil import inspection
 from ageveil.alignment import LEFT_EYE, RIGHT_EYE
-from ageveil.anonymization import APPROACHES, anonymize_crop, blur, eye_region, face_region, mosaic
+from ageveil.anonymization import (
+    APPROACHES,
+    anonymize_crop,
+    blur,
+    eye_region,
+    face_region,
+    mosaic,
+    usable_approaches,
+)
 from ageveil.errors import InspectionError
 from ageveil.image import read_image
 from ageveil.inspection import CHECKS, inspect, is_eye_region, sharpness
@@ -17,6 +27,9 @@ from ageveil.pipeline import Pipeline
 from ageveil.types import CanonicalCrop, Receipt
 
 SIZES = APPROACHES["blur"].sizes(224)
+WHOLE_CROP = ["grid", "dp-pix", "veil"]
+WHOLE = (0, 0, 224, 224)
+MEAN_EYES = (16, 20, 205, 82)  # by hand in tests/test_anonymization.py
 
 
 @pytest.fixture(scope="module", params=["astronaut", "grace_hopper"])
@@ -47,7 +60,7 @@ def edited(face, row, column):
 # --- What passes ---
 
 
-@pytest.mark.parametrize("approach", CHECKS)
+@pytest.mark.parametrize("approach", installed(CHECKS))
 def test_an_anonymized_portrait_passes_as_it_was_made(crop, approach):
     face = anonymize_crop(crop, approach)
     receipt = Receipt.from_json(face.receipt.to_json())  # as it crosses the network
@@ -70,7 +83,9 @@ def test_every_approach_is_inspected_or_refused_by_name(portrait):
         assert (name in CHECKS) == (entry.hides != "nothing" and entry.cipher is None)
     face = anonymize_crop(portrait, "mask")
     for name in ("original", "permutation", "encryption", "des-ecb", "des-cbc", "des-ctr"):
-        with pytest.raises(ValueError, match=r"cannot be inspected; choose one of mosaic, mask, blur"):
+        with pytest.raises(
+            ValueError, match=r"cannot be inspected; choose one of mosaic, mask, blur, grid, dp-pix, veil"
+        ):
             inspect(face.pixels, face.receipt, approach=name)
     with pytest.raises(ValueError, match="unknown approach"):
         inspect(face.pixels, face.receipt, approach="nothing")
@@ -95,9 +110,9 @@ def test_a_crop_of_another_size_is_refused(portrait, shape):
 # --- The receipt ---
 
 
-@pytest.mark.parametrize("approach", CHECKS)
+@pytest.mark.parametrize("approach", installed(CHECKS))
 def test_a_receipt_of_another_approach_is_refused(portrait, approach):
-    for other in {*APPROACHES} - {approach}:
+    for other in {*usable_approaches()} - {approach}:
         face = anonymize_crop(portrait, other)
         with pytest.raises(InspectionError, match="expected a receipt of"):
             inspect(face.pixels, face.receipt, approach=approach)
@@ -122,6 +137,10 @@ def test_a_receipt_for_another_size_is_refused(portrait):
         ("blur", {"radius": 13}),
         ("blur", {"radius": 13, "sigma": 2.3}),
         ("blur", {"radius": 12, "sigma": SIZES["sigma"]}),
+        ("grid", {"cell": 11}),
+        ("dp-pix", {"cell": 28}),
+        ("dp-pix", {"cell": 28, "pixels": 16, "epsilon": 25.0}),
+        ("dp-pix", {"cell": 28, "pixels": 1, "epsilon": 0.25}),
     ],
 )
 def test_other_parameters_are_refused(portrait, approach, parameters):
@@ -130,7 +149,7 @@ def test_other_parameters_are_refused(portrait, approach, parameters):
         inspect(face.pixels, replace(face.receipt, parameters=parameters), approach=approach)
 
 
-@pytest.mark.parametrize("approach", CHECKS)
+@pytest.mark.parametrize("approach", installed(CHECKS))
 def test_no_text_of_the_sender_stands_in_a_message(portrait, approach):
     face = anonymize_crop(portrait, approach)
     for change in ({"approach": "sent\nthis"}, {"parameters": {"sent": "this"}}):
@@ -197,10 +216,10 @@ def test_the_eye_region_stays_above_the_middle():
 # --- The hidden pixels ---
 
 
-@pytest.mark.parametrize("approach", CHECKS)
+@pytest.mark.parametrize("approach", installed(CHECKS))
 def test_a_bare_crop_with_a_true_receipt_is_refused(crop, approach):
     receipt = anonymize_crop(crop, approach).receipt
-    with pytest.raises(InspectionError, match=r"expected (cells|a hidden|nothing finer)"):
+    with pytest.raises(InspectionError, match=r"expected (cells|a hidden|nothing finer|grey)"):
         inspect(crop.pixels, receipt, approach=approach)
 
 
@@ -313,6 +332,102 @@ def test_bare_eyes_in_a_blurred_face_and_noise_over_it_are_refused(crop):
     for pixels in (eyes, noisy):
         with pytest.raises(InspectionError, match="nothing finer"):
             inspect(pixels, face.receipt, approach="blur")
+
+
+# --- Whole crops ---
+
+
+def shaded(left, right):
+    """Two grey halves."""
+    pixels = np.empty((224, 224, 3), np.uint8)
+    pixels[:, :112], pixels[:, 112:] = left, right
+    return pixels
+
+
+def claim(approach):
+    """The receipt of an approach that hides the whole crop, as its sender may write it without a face."""
+    return Receipt(approach, APPROACHES[approach].sizes(224), WHOLE, MEAN_EYES, (224, 224))
+
+
+@pytest.mark.parametrize("approach", WHOLE_CROP)
+def test_a_whole_crop_has_the_mean_faces_eyes_and_all_as_its_region(approach):
+    pixels = shaded(8, 8)  # which is cells, grey cells and a veil at once
+    inspect(pixels, claim(approach), approach=approach)
+    for eyes in ((15, 20, 205, 82), (16, 20, 205, 83), (16, 19, 206, 82)):
+        with pytest.raises(InspectionError, match="of the mean face"):
+            inspect(pixels, replace(claim(approach), eye_region=eyes), approach=approach)
+    for region in ((0, 0, 224, 223), (1, 0, 224, 224), MEAN_EYES):
+        with pytest.raises(InspectionError, match="expected the region"):
+            inspect(pixels, replace(claim(approach), region=region), approach=approach)
+
+
+@pytest.mark.parametrize("approach", installed(WHOLE_CROP))
+def test_every_pixel_of_a_whole_crop_counts(portrait, approach):
+    face = anonymize_crop(portrait, approach)
+    for row, column in ((0, 1), (0, 223), (223, 0), (223, 223), (111, 111), (112, 113), (27, 28)):
+        for channel in range(3):
+            pixels = face.pixels.copy()
+            pixels[row, column, channel] ^= 1
+            with pytest.raises(InspectionError, match=r"expected (cells|grey|two halves)"):
+                inspect(pixels, face.receipt, approach=approach)
+
+
+@pytest.mark.parametrize("approach", ["grid", "dp-pix"])
+def test_cells_of_a_whole_crop_have_28_pixels(portrait, approach):
+    rng = np.random.default_rng(1)
+    grey = portrait.pixels[..., :1].repeat(3, 2)
+    for cell in (14, 27, 29, 56):
+        pixels = mosaic(grey, WHOLE, cell=cell, rng=rng)
+        if cell == 56:  # as if two cells were alike
+            inspect(pixels, claim(approach), approach=approach)
+        else:
+            with pytest.raises(InspectionError, match="expected cells of 28 pixels"):
+                inspect(pixels, claim(approach), approach=approach)
+
+
+def test_noisy_cells_are_grey_and_a_grids_may_be_coloured(portrait):
+    pixels = anonymize_crop(portrait, "grid").pixels
+    inspect(pixels, claim("grid"), approach="grid")
+    with pytest.raises(InspectionError, match="expected grey levels alone"):
+        inspect(pixels, claim("dp-pix"), approach="dp-pix")
+
+
+def test_a_veil_has_two_halves_of_the_16_greys():
+    permitted = [16 * level + 8 for level in range(16)]
+    for value in range(256):
+        for pixels in (shaded(value, 8), shaded(8, value)):
+            if value in permitted:
+                seen = inspect(pixels, claim("veil"), approach="veil")
+                assert np.array_equal(seen.pixels, pixels)
+            else:
+                with pytest.raises(InspectionError, match="of one of 16 greys each"):
+                    inspect(pixels, claim("veil"), approach="veil")
+
+
+@pytest.mark.parametrize("middle", [0, 111, 113, 224])
+def test_the_halves_of_a_veil_meet_in_the_middle(middle):
+    pixels = shaded(40, 40)
+    pixels[:, middle:] = 200
+    if middle in {0, 224}:  # halves may be alike
+        inspect(pixels, claim("veil"), approach="veil")
+    else:
+        with pytest.raises(InspectionError, match="expected two halves"):
+            inspect(pixels, claim("veil"), approach="veil")
+    with pytest.raises(InspectionError, match="expected two halves"):
+        inspect(shaded(40, 200).transpose(1, 0, 2), claim("veil"), approach="veil")
+
+
+def test_a_coloured_veil_is_refused():
+    with pytest.raises(InspectionError, match="expected grey levels alone"):
+        inspect(shaded((8, 8, 24), 8), claim("veil"), approach="veil")
+
+
+def test_no_detector_looks_at_a_crop_of_which_nothing_is_left(monkeypatch, portrait):
+    monkeypatch.setattr(inspection.detection, "find_boxes", lambda *_: pytest.fail("it was asked"))
+    inspect(shaded(8, 24), claim("veil"), approach="veil")
+    for approach in ("grid", "dp-pix"):
+        face = anonymize_crop(portrait, approach)
+        inspect(face.pixels, face.receipt, approach=approach)
 
 
 # --- Bare eyes elsewhere ---

@@ -19,10 +19,11 @@ import cv2
 import numpy as np
 import pytest
 from PIL import Image as PillowImage
+from tests.conftest import installed
 
 import ageveil
 from ageveil import calibration, ciphers, detection, estimation
-from ageveil.anonymization import APPROACHES, draw_key, get_approach
+from ageveil.anonymization import APPROACHES, VEIL, draw_key, get_approach
 from ageveil.detection import DetectorOptions
 from ageveil.draws import ChaChaDraws
 from ageveil.errors import (
@@ -51,6 +52,7 @@ from ageveil.runtime import locate
 from ageveil.types import Box, Policy, Receipt
 
 PROTECTIVE = [name for name in APPROACHES if name != "original"]
+WHOLE_CROP = ["grid", "dp-pix", "veil"]
 CIPHERS = ["permutation", "des-ecb", "des-cbc", "des-ctr"]
 # Centres of the irises, and a box around both, xyxy: well inside what every approach hides.
 IRISES = {"astronaut": ((203, 101), (246, 103)), "grace_hopper": ((221, 190), (304, 187))}
@@ -106,7 +108,7 @@ def covered(shape, receipts):
 
 
 @pytest.mark.parametrize("name", sorted(EYES))
-@pytest.mark.parametrize("approach", APPROACHES)
+@pytest.mark.parametrize("approach", installed(APPROACHES))
 def test_anonymize_viewer_hides_the_face_and_says_how(portraits, name, approach):
     image = portraits[name]
     before = image.copy()
@@ -125,10 +127,17 @@ def test_anonymize_viewer_hides_the_face_and_says_how(portraits, name, approach)
     if approach in {"des-cbc", "des-ctr"}:
         assert re.fullmatch("[0-9a-f]{16}", parameters.pop("iv"))
     # 10 and 12 pixels at a side of 200, and a sigma of 4.1.
-    sizes = {"mosaic": {"cell": 11}, "blur": {"radius": 13, "sigma": pytest.approx(4.592)}}
+    sizes = {
+        "mosaic": {"cell": 11},
+        "blur": {"radius": 13, "sigma": pytest.approx(4.592)},
+        "grid": {"cell": 28},
+        "dp-pix": {"cell": 28, "pixels": 16, "epsilon": 0.25},
+        "veil": {"levels": 16, "filter": VEIL.sha256[:16]},
+    }
     assert parameters == sizes.get(approach, {})
-    # 6 to 95 % across and 4 to 94 % down; ciphers act on the whole crop.
-    fixed = {"blur": (13, 9, 213, 211)} | dict.fromkeys([*CIPHERS, "original"], (0, 0, 224, 224))
+    # 6 to 95 % across and 4 to 94 % down; the others act on the whole crop.
+    whole = dict.fromkeys([*CIPHERS, *WHOLE_CROP, "original"], (0, 0, 224, 224))
+    fixed = {"blur": (13, 9, 213, 211)} | whole
     assert face.receipt.region == fixed.get(approach, face.receipt.eye_region)
 
     ex0, ey0, ex1, ey1 = face.receipt.eye_region
@@ -148,7 +157,7 @@ def test_anonymize_viewer_hides_the_face_and_says_how(portraits, name, approach)
 
 
 @pytest.mark.parametrize("name", sorted(EYES))
-@pytest.mark.parametrize("approach", APPROACHES)
+@pytest.mark.parametrize("approach", installed(APPROACHES))
 def test_estimate_gives_a_distribution(portraits, name, approach):
     estimate = Pipeline(approach).estimate(portraits[name])
     distribution = estimate.distribution
@@ -593,7 +602,7 @@ def test_map_ordered_needs_a_worker(workers):
 
 
 @pytest.mark.parametrize("name", sorted(EYES))
-@pytest.mark.parametrize("approach", PROTECTIVE)
+@pytest.mark.parametrize("approach", installed(PROTECTIVE))
 def test_anonymize_picture_hides_the_face_in_place(portraits, name, approach):
     image = portraits[name]
     before = image.copy()
@@ -614,7 +623,7 @@ def test_anonymize_picture_hides_the_face_in_place(portraits, name, approach):
         assert not picture.pixels[y0:y1, x0:x1].any()
 
 
-@pytest.mark.parametrize("approach", ["mosaic", "mask", "blur", "des-ctr"])
+@pytest.mark.parametrize("approach", installed(["mosaic", "mask", "blur", *WHOLE_CROP, "des-ctr"]))
 def test_both_of_two_faces_are_hidden(side_by_side, approach):
     picture = Pipeline(approach).anonymize_picture(side_by_side.pixels, expect_faces=2)
     assert len(picture.receipts) == 2
@@ -652,7 +661,7 @@ def group(portraits, meadow):
 
 
 @pytest.mark.parametrize("height", [60, 45])
-@pytest.mark.parametrize("approach", ["mosaic", "mask", "permutation"])
+@pytest.mark.parametrize("approach", ["mosaic", "mask", "grid", "dp-pix", "permutation"])
 def test_every_small_face_of_a_group_is_hidden(group, approach, height):
     # Faces of 32 and 36 pixels, and of 24 and 27.
     heads = group(height)
@@ -672,7 +681,7 @@ def test_another_number_of_faces_than_expected_is_refused(side_by_side, portrait
         Pipeline().anonymize_picture(portraits["astronaut"], expect_faces=-1)
 
 
-@pytest.mark.parametrize("approach", PROTECTIVE)
+@pytest.mark.parametrize("approach", installed(PROTECTIVE))
 def test_a_named_region_is_hidden_where_there_is_no_face(meadow, approach):
     region = (24, 32, 88, 80)
     picture = Pipeline(approach).anonymize_picture(meadow, regions=[region], expect_faces=0)

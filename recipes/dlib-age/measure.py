@@ -35,7 +35,10 @@ PUBLISHED = {
 def measure(folder: str) -> list[dict[str, Any]]:
     """One record for each approach, and one for the mask over the 68-point eye region."""
     images = datasets.read_dataset(f"utkface:{folder}").images
-    ways = [Pipeline(approach=name, model="dlib-age", allow_others=True) for name in anonymization.APPROACHES]
+    ways = [
+        Pipeline(approach=name, model="dlib-age", allow_others=True)
+        for name in anonymization.usable_approaches()
+    ]
     ways.append(Pipeline(approach="mask", model="dlib-age", landmarks="68", allow_others=True))
     records = []
     for way in ways:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ageveil import ciphers
 from ageveil.draws import ChaChaDraws
-from ageveil.errors import UnusableFaceError
+from ageveil.errors import ModelError, UnusableFaceError
 from ageveil.runtime import Weights, is_installed, open_session
 from ageveil.types import AnonymizedFace, CanonicalCrop, Draws, Image, Receipt, check_image
 
@@ -51,6 +51,10 @@ _BESIDE_CORNERS, _ABOVE_CORNERS, _BELOW_CORNERS = 0.415, 0.545, 0.16
 _MEAN_CORNERS, _MEAN_HEIGHT = (0.230, 0.364, 0.617, 0.751), 0.299
 # The noise of "dp-pix" hides a change of any so many pixels, at this budget for each picture that leaves.
 _DP_PIXELS, _DP_EPSILON = 16, 0.25
+# In whole levels; numbers up to here and their sums are exact in 64 bits and in floating point.
+_WIDEST_NOISE = 2.0**40
+# Pixels across that the veil's network needs at least; a smaller face is enlarged for it.
+_LEAST_VEILED = 32
 # Points of the eyebrows and eyes in the 68-point set.
 _EYES_AND_BROWS = [*range(17, 27), *range(36, 48)]
 _MARGIN = 0.10
@@ -228,10 +232,12 @@ def blur(crop: Image, region: Region, *, radius: int, sigma: float) -> Image:
 def noisy_cells(crop: Image, region: Region, *, cell: int, pixels: int, epsilon: float, rng: Draws) -> Image:
     """Average grey cells and add noise, so that no few pixels can be read off the result.
 
-    The sum of a cell's grey values gets two-sided geometric noise. Two pictures that differ in at most
-    `pixels` pixels give any result with probabilities that differ by a factor of at most exp(`epsilon`), but
-    for the draws' 32 bits, which round each probability by up to 2^-32. That is said of a few pixels, not of
-    a person, and the budgets of several pictures of one face add up.
+    The sum of a cell's grey values gets two-sided geometric noise: a step k has a probability in proportion
+    to exp(-|k| `epsilon` / (255 `pixels`)). Two crops that differ in at most `pixels` pixels, in one cell or
+    in several, move the sums by 255 `pixels` in total, so they give any result with probabilities that differ
+    by a factor of at most exp(`epsilon`), but for rounding: draws have 64 bits, which moves the probability
+    of a cell's level by less than 2^-50. That is said of a few pixels of a region that is known, not of a
+    person, and the budgets of several pictures of one face add up.
 
     Args:
         crop: Picture, shape (H, W, 3), uint8 RGB.
@@ -239,10 +245,12 @@ def noisy_cells(crop: Image, region: Region, *, cell: int, pixels: int, epsilon:
         cell: Side of a cell in pixels, at least 2; the last row and column may be smaller.
         pixels: How many pixels' change is hidden, 1 or more.
         epsilon: Privacy budget, above 0.
-        rng: Draws the noise.
+        rng: Draws the noise, four words a cell: high and low half of the first geometric number for all
+            cells row by row, then of the second, which is subtracted. Predictable draws undo the noise: seed
+            it only in tests.
 
     Returns:
-        A new array like `crop`; pixels outside `region` are unchanged.
+        A new array like `crop`, with equal channels in the region; pixels outside `region` are unchanged.
 
     Raises:
         ValueError: `region` has no area or leaves the crop, or a number is out of range.
@@ -252,24 +260,33 @@ def noisy_cells(crop: Image, region: Region, *, cell: int, pixels: int, epsilon:
         utility-maximizing privacy mechanisms", for the geometric noise.
     """
     _check_region(crop, region)
-    if cell < 2 or pixels < 1 or not epsilon > 0:
+    if cell < 2 or pixels < 1 or not (epsilon > 0 and 0 < 255 * pixels / epsilon <= _WIDEST_NOISE):
         raise ValueError(
-            f"expected a cell of 2 or more, a pixel or more and a budget above 0, got {cell}, {pixels} and "
-            f"{epsilon}"
+            "expected a cell of 2 or more, a pixel or more and a budget above 0 that noise can be drawn for, "
+            f"got {cell}, {pixels} and {epsilon}"
         )
     x0, y0, x1, y1 = region
     grey = cv2.cvtColor(crop[y0:y1, x0:x1], cv2.COLOR_RGB2GRAY).astype(np.int64)
     tops, lefts = np.arange(0, y1 - y0, cell), np.arange(0, x1 - x0, cell)
     heights, widths = np.diff(tops, append=y1 - y0), np.diff(lefts, append=x1 - x0)
     sums = np.add.reduceat(np.add.reduceat(grey, tops, 0), lefts, 1)
-    # The difference of two geometric numbers; each comes from its inverse distribution function.
-    words = rng.integers(np.full((2, *sums.shape), 2**32, np.int64))
-    steps = np.floor(np.log((words + 1) / 2**32) * (255 * pixels / -epsilon)).astype(np.int64)
-    means = (sums + steps[0] - steps[1]) / (heights[:, None] * widths)
+    first, second = (_geometric(255 * pixels / epsilon, sums.shape, rng) for _ in range(2))
+    means = (sums + first - second) / (heights[:, None] * widths)
     levels = np.clip(np.rint(means), 0, 255).astype(np.uint8)
     result = crop.copy()
     result[y0:y1, x0:x1] = levels.repeat(heights, 0).repeat(widths, 1)[..., None]
     return result
+
+
+def _geometric(scale: float, shape: tuple[int, ...], rng: Draws) -> NDArray[np.int64]:
+    """Whole numbers from 0, each k or more with probability exp(-k / scale): by the inverse distribution.
+
+    A uniform number of 64 bits lies above 0 and is at most 1; two draws of 32 bits make it.
+    """
+    high, low = rng.integers(np.full((2, *shape), 2**32, np.int64))
+    uniform = (high * 2.0**32 + (low + 1)) / 2.0**64
+    steps: NDArray[np.int64] = np.floor(np.log(uniform) * -scale).astype(np.int64)
+    return steps
 
 
 def veil(crop: Image, region: Region, *, threads: int = 1) -> Image:
@@ -288,25 +305,39 @@ def veil(crop: Image, region: Region, *, threads: int = 1) -> Image:
         A new array like `crop`; pixels outside `region` are unchanged.
 
     Raises:
-        ValueError: `region` leaves the crop or is too small.
-        ModelError: The weights are not installed or damaged.
+        ValueError: `region` has no area or leaves the crop.
+        ModelError: The weights are not installed or damaged, or they paint another level.
     """
     _check_region(crop, region)
     x0, y0, x1, y1 = region
-    side = min(x1 - x0, y1 - y0)
-    if side < 32:
-        raise ValueError(f"a veil hides 32 pixels or more across and down, got {side}")
-    face = crop[y0:y1, x0:x1]
-    if face.shape[0] != face.shape[1]:
-        face = np.asarray(cv2.resize(face, (side, side), interpolation=cv2.INTER_AREA), np.uint8)
-    bare = np.zeros((1, side, side), np.bool_)
-    levels = open_session(VEIL, threads).run(crops=np.ascontiguousarray(face[None]), eye_mask=bare)[1][0]
-    # The middle of each of 16 equal spans of grey.
-    left, right = (int(level) * (256 // VEIL_LEVELS) + 128 // VEIL_LEVELS for level in levels)
+    left, right = _look(crop[y0:y1, x0:x1], threads)
+    middle = x0 + (x1 - x0) // 2
     result = crop.copy()
-    result[y0:y1, x0 : x0 + (x1 - x0) // 2] = left
-    result[y0:y1, x0 + (x1 - x0) // 2 : x1] = right
+    result[y0:y1, x0:middle] = veil_shade(left)
+    result[y0:y1, middle:x1] = veil_shade(right)
     return result
+
+
+def veil_shade(level: int) -> int:
+    """The grey of a level: the middle of one of 16 equal spans.
+
+    >>> veil_shade(0), veil_shade(15)
+    (8, 248)
+    """
+    return level * (256 // VEIL_LEVELS) + 128 // VEIL_LEVELS
+
+
+def _look(face: Image, threads: int) -> tuple[int, int]:
+    """The two levels that the veil's network gives a bare face, shape (H, W, 3)."""
+    side = max(_LEAST_VEILED, min(face.shape[:2]))
+    if face.shape[:2] != (side, side):
+        face = np.asarray(cv2.resize(face, (side, side), interpolation=cv2.INTER_AREA), np.uint8)
+    unused = np.zeros((1, side, side), np.bool_)  # the mask that estimators take
+    levels = open_session(VEIL, threads).run(crops=np.ascontiguousarray(face[None]), eye_mask=unused)[1][0]
+    # Any other number would make more pictures than those that hold one byte.
+    if levels.shape != (2,) or not all(level in range(VEIL_LEVELS) for level in levels.tolist()):
+        raise ModelError(f"{VEIL.file} gave other levels than two whole numbers below {VEIL_LEVELS}")
+    return int(levels[0]), int(levels[1])
 
 
 Apply = Callable[[Image, Region, Parameters, Draws | None, Key | None], tuple[Image, Parameters]]
@@ -347,6 +378,15 @@ class Approach:
         """Whether all that it needs is installed."""
         return self.weights is None or is_installed(self.weights)
 
+    def region(self, eyes: Region, size: int) -> Region:
+        """What it processes of a canonical crop of that side, in which the eyes lie there."""
+        return {"eyes": eyes, "face": face_region(size)}.get(self.hides, (0, 0, size, size))
+
+    @property
+    def hides_crop(self) -> bool:
+        """Whether it leaves nothing of the crop, for good: neither eyes nor a cipher's key bring it back."""
+        return self.hides == "all" and self.cipher is None
+
 
 def _none(_: int) -> Parameters:
     return {}
@@ -379,12 +419,6 @@ def _apply_permutation(
     result = crop.copy()
     result[y0:y1, x0:x1] = ciphers.encrypt_permutation(crop[y0:y1, x0:x1], _permutation_key(key))
     return result, sizes
-
-
-def _apply_grid(
-    crop: Image, region: Region, sizes: Parameters, rng: Draws | None, _: Key | None
-) -> tuple[Image, Parameters]:
-    return mosaic(crop, region, cell=int(sizes["cell"]), rng=rng or ChaChaDraws()), sizes
 
 
 def _apply_dp_pix(
@@ -474,7 +508,7 @@ APPROACHES: Mapping[str, Approach] = MappingProxyType(
                 "all",
                 "the whole crop under coarse cells, 8 across, each repeating one of its pixels",
                 lambda size: {"cell": max(2, _scaled(size, 25))},
-                _apply_grid,
+                _apply_mosaic,
             ),
             Approach(
                 "dp-pix",
@@ -527,6 +561,11 @@ def get_approach(name: str) -> Approach:
     return APPROACHES[name]
 
 
+def usable_approaches() -> list[str]:
+    """Names of the approaches that all is installed for, in order."""
+    return [name for name, entry in APPROACHES.items() if entry.usable]
+
+
 def protective_approach(name: str) -> Approach:
     """The approach of that name, if it hides anything: what every way of saving a picture asks for.
 
@@ -565,11 +604,12 @@ def anonymize_crop(
         crop: The face, shape (S, S, 3).
         approach: Name in `APPROACHES`, or the alias "encryption". "original" leaves the face bare and serves
             estimation in memory.
-        rng: Source of the mosaic's draws; by default a fresh cryptographic one.
+        rng: Source of the draws of cells and noise; by default a fresh cryptographic one.
         key: For a cipher; by default a fresh one that is thrown away, so that nobody can undo it.
 
     Returns:
-        The anonymized crop, the mask of its eye region, and the receipt.
+        The anonymized crop, the mask of its eye region, and the receipt. Where nothing of the crop is left,
+        the eye region is that of the mean face.
 
     Raises:
         ValueError: Unknown approach, or a key of another kind than it takes.
@@ -580,9 +620,9 @@ def anonymize_crop(
     _check_key(entry, key)
     size = crop.size
     eyes = eye_region(crop.landmarks, size)
-    if entry.hides == "all" and entry.cipher is None:
+    if entry.hides_crop:
         eyes = mean_eye_region(size)  # what the crop no longer shows, its receipt must not tell
-    region = {"eyes": eyes, "face": face_region(size)}.get(entry.hides, (0, 0, size, size))
+    region = entry.region(eyes, size)
     pixels, parameters = entry.apply(crop.pixels, region, entry.sizes(size), rng, key)
     eye_mask = np.zeros((size, size), np.bool_)
     eye_mask[eyes[1] : eyes[3], eyes[0] : eyes[2]] = True
@@ -666,6 +706,7 @@ def anonymize_region(
 
     Raises:
         ValueError: Unknown approach, "original", a region without area or outside, or a key of another kind.
+        ModelError: As `anonymize_crop`.
     """
     entry = protective_approach(approach)
     _check_key(entry, key)

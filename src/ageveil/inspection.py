@@ -1,10 +1,12 @@
 """Check that a crop which somebody else anonymized is what its receipt says.
 
 A server gets anonymized crops from clients that it does not control. Before anything looks at one, its pixels
-are compared with the receipt's claim, and a face detector looks for eyes outside the hidden region. This
-finds a client that is wrong: one that sends a bare face, hides too little or hides the wrong place. It cannot
-tell whose face it is, nor that there ever was one: a receipt proves form, not origin. How often it errs
-either way stands in benchmarks/inspection.md.
+are compared with the receipt's claim, and a face detector looks for eyes outside the hidden region, where
+there is an outside: of an approach that hides the whole crop every pixel was compared already.
+
+This finds a client that is wrong: one that sends a bare face, hides too little or hides the wrong place. It
+cannot tell whose face it is, nor that there ever was one: a receipt proves form, not origin. How often it
+errs either way stands in benchmarks/inspection.md.
 """
 
 from __future__ import annotations
@@ -19,7 +21,15 @@ from numpy.typing import NDArray
 
 from ageveil import detection
 from ageveil.alignment import CROP_SIZE, LEFT_EYE, RIGHT_EYE
-from ageveil.anonymization import Approach, Region, eye_region, face_region, get_approach
+from ageveil.anonymization import (
+    VEIL_LEVELS,
+    Approach,
+    Region,
+    eye_region,
+    get_approach,
+    mean_eye_region,
+    veil_shade,
+)
 from ageveil.detection import DetectorOptions
 from ageveil.errors import InspectionError
 from ageveil.types import AnonymizedFace, Image, Receipt, check_image
@@ -37,6 +47,8 @@ _ACROSS = np.asarray(cv2.getGaussianKernel(7, 1.2), np.float32).ravel()
 # Of 1,700 properly blurred faces of UTKFace's and FairFace's training parts none is sharper.
 _SHARPEST = 0.7
 
+_SHADES = [veil_shade(level) for level in range(VEIL_LEVELS)]
+
 # At this side and score the detector sees faces as large as the crop and a third of that.
 _DETECTOR, _SIDE, _SCORE = "centerface", 128, 0.25
 # Where eyes are hidden the detector guesses their places, and in a turned face a guess may lie further than
@@ -52,6 +64,26 @@ def _check_mosaic(hidden: Image, parameters: Mapping[str, Any]) -> None:
     rows, columns = np.arange(height) // cell * cell, np.arange(width) // cell * cell
     if not np.array_equal(hidden, hidden[rows][:, columns]):
         raise InspectionError(f"expected cells of {cell} pixels that each repeat one value, got others")
+
+
+def _check_noisy_cells(hidden: Image, parameters: Mapping[str, Any]) -> None:
+    """Each cell repeats one grey level."""
+    _check_mosaic(hidden, parameters)
+    _check_grey(hidden)
+
+
+def _check_grey(hidden: Image) -> None:
+    if (hidden != hidden[..., :1]).any():
+        raise InspectionError("expected grey levels alone, got colours")
+
+
+def _check_veil(hidden: Image, _: Mapping[str, Any]) -> None:
+    """Each half, left and right of the middle, repeats one of the levels' greys."""
+    _check_grey(hidden)
+    middle = hidden.shape[1] // 2
+    for half in (hidden[:, :middle, 0], hidden[:, middle:, 0]):
+        if not np.isin(half[0, 0], _SHADES) or (half != half[0, 0]).any():
+            raise InspectionError(f"expected two halves of one of {VEIL_LEVELS} greys each, got others")
 
 
 def _check_mask(hidden: Image, _: Mapping[str, Any]) -> None:
@@ -93,10 +125,18 @@ Check = Callable[[Image, Mapping[str, Any]], None]
 """(pixels of the receipt's region, parameters) -> nothing, or InspectionError."""
 
 CHECKS: Mapping[str, Check] = MappingProxyType(
-    {"mosaic": _check_mosaic, "mask": _check_mask, "blur": _check_blur}
+    {
+        "mosaic": _check_mosaic,
+        "mask": _check_mask,
+        "blur": _check_blur,
+        "grid": _check_mosaic,
+        "dp-pix": _check_noisy_cells,
+        "veil": _check_veil,
+    }
 )
 """What the hidden pixels of an approach must look like. "original" hides nothing, and pixels under a cipher
-look like any others: neither can be inspected."""
+look like any others: neither can be inspected. That cells, noise or shades were made from a face, and as the
+approach makes them, cannot be told from any."""
 
 
 def inspect(pixels: Image, receipt: Receipt, *, approach: str, threads: int = 1) -> AnonymizedFace:
@@ -117,7 +157,8 @@ def inspect(pixels: Image, receipt: Receipt, *, approach: str, threads: int = 1)
         InspectionError: The crop or the receipt is of another size, the receipt is not of this approach, its
             parameters or regions are not what the approach makes, the hidden pixels are not as the approach
             leaves them, or a detector sees eyes outside the hidden region.
-        ModelError: The detector's weights are not installed or damaged.
+        ModelError: The detector's weights are not installed or damaged; an approach that hides the whole crop
+            needs none.
     """
     entry = get_approach(approach)
     if entry.name not in CHECKS:
@@ -128,7 +169,8 @@ def inspect(pixels: Image, receipt: Receipt, *, approach: str, threads: int = 1)
     eyes = _check_claim(receipt, entry)
     x0, y0, x1, y1 = receipt.region
     CHECKS[entry.name](pixels[y0:y1, x0:x1], receipt.parameters)
-    _look_for_bare_eyes(pixels, receipt.region, threads)
+    if not entry.hides_crop:  # else no pixel is left that an eye could be seen in
+        _look_for_bare_eyes(pixels, receipt.region, threads)
     eye_mask = np.zeros(size, np.bool_)
     eye_mask[eyes[1] : eyes[3], eyes[0] : eyes[2]] = True
     return AnonymizedFace(pixels, eye_mask, receipt)
@@ -149,7 +191,9 @@ def _check_claim(receipt: Receipt, entry: Approach) -> Region:
     eyes = receipt.eye_region
     if eyes is None or not is_eye_region(eyes):
         raise InspectionError(f"expected an eye region around both eyes of the crop, got {eyes}")
-    region = {"eyes": eyes, "face": face_region(CROP_SIZE)}.get(entry.hides, (0, 0, CROP_SIZE, CROP_SIZE))
+    if entry.hides_crop and eyes != (mean := mean_eye_region(CROP_SIZE)):
+        raise InspectionError(f"expected the eye region {mean} of the mean face, got {eyes}")
+    region = entry.region(eyes, CROP_SIZE)
     if receipt.region != region:
         raise InspectionError(f"expected the region {region}, got {receipt.region}")
     return eyes

@@ -348,7 +348,7 @@ class Pipeline:
         picture, receipts = image, []
         rectangles = list(regions)
         for face in faces:
-            if entry.hides == "all":
+            if entry.cipher is not None:
                 rectangles.append(anonymization.cipher_region(face.box.as_tuple(), width, height))
             elif face.eye_disagreement > _TRUSTED_EYES:
                 rectangles.append(_whole_pixels(face.box, width, height))

@@ -218,7 +218,9 @@ class Receipt:
 
     Attributes:
         approach: Name in `ageveil.anonymization.APPROACHES`.
-        parameters: Sizes in pixels of the crop (`cell`, `radius`, `sigma`) or the cipher's `iv` in hex.
+        parameters: Sizes in pixels of the crop (`cell`, `radius`, `sigma`), what else the approach states
+            (the `pixels` and `epsilon` of noise, the `levels` and `filter` of a veil), or the cipher's `iv`
+            in hex.
         region: What was processed, xyxy in whole pixels, half open; of the crop or of the picture.
         eye_region: Where the eyes are, xyxy in whole pixels of the crop; None for a region of a picture.
         size: (width, height) of what `region` refers to.

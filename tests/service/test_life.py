@@ -1,22 +1,27 @@
 """A check's whole life over HTTP, on SQLite and on PostgreSQL; tokens read by a second library."""
 
 import base64
+import hashlib
 import json
 import secrets
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from joserfc import jwk, jwt
-from tests.service.conftest import AUDIENCE, frame_of, nonce
+from tests.service.conftest import AUDIENCE, Running, frame_of, nonce
 
-from ageveil import boards, estimation
-from ageveil.anonymization import anonymize_crop
+from ageveil import anonymization, boards, estimation
+from ageveil.anonymization import APPROACHES, anonymize_crop
+from ageveil.errors import ModelError
 from ageveil.pipeline import Pipeline
 from ageveil.service.keys import generate_key
 from ageveil.service.problems import CODES
+from ageveil.service.service import open_service
+from ageveil.service.settings import read_settings
 from ageveil.types import AnonymizedFace, Policy, Rating, Receipt
 
 # RFC 9864 renames the algorithm; libraries that parties use know it by the older name.
@@ -127,10 +132,69 @@ def test_a_decision_of_the_device_counts_only_where_the_party_takes_it(running):
     token = running.post(check, "decision", sent).json()["token"]
     assert read(running, token)[1]["computed"] == "client"
     file = running.http.get(f"/v1/models/{model}.onnx")
-    import hashlib
-
     assert hashlib.sha256(file.content).hexdigest() == model
     assert code(running.http.get(f"/v1/models/{'0' * 64}.onnx")) == "not_found"
+
+
+@pytest.fixture
+def veiled(tmp_path, monkeypatch):
+    """A service that takes veils, and the file of a network; the service serves it and never runs it."""
+    file = tmp_path / "veil.onnx"
+    file.write_bytes(b"a network for browsers")
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    weights = replace(anonymization.VEIL, package=None, file=str(file), sha256=digest)
+    entry = replace(APPROACHES["veil"], weights=weights)
+    monkeypatch.setattr(anonymization, "VEIL", weights)
+    monkeypatch.setattr(anonymization, "APPROACHES", {**APPROACHES, "veil": entry})
+    settings = read_settings(
+        state_directory=tmp_path / "veiled", demo=False, key_delay_seconds=0, approach="veil"
+    )
+    found = Running(settings)
+    with found.http:
+        yield found, file
+
+
+def test_the_network_of_an_approach_is_served_to_browsers(veiled, one):
+    running, file = veiled
+    check = running.create().json()
+    view = running.view(check).json()
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    assert view["approach"] == "veil"
+    assert view["filter"] == {
+        "sha256": digest, "licence": anonymization.VEIL.licence, "url": f"/v1/models/{digest}.onnx",
+    }  # fmt: skip
+    served = running.http.get(view["filter"]["url"])
+    assert served.content == file.read_bytes()
+    assert "immutable" in served.headers["cache-control"]
+    # The estimator is served beside it, and a service of another approach has no such file.
+    assert running.http.get(view["model"]["url"]).status_code == 200
+    assert one.view(one.create().json()).json()["filter"] is None
+    assert code(one.http.get(view["filter"]["url"])) == "not_found"
+
+
+def test_a_veil_is_taken_by_a_service_that_asks_for_veils(veiled):
+    running, _ = veiled
+    pixels = np.full((224, 224, 3), 136, np.uint8)
+    receipt = {
+        "version": 1, "approach": "veil", "region": [0, 0, 224, 224], "eye_region": [16, 20, 205, 82],
+        "parameters": {"levels": 16, "filter": anonymization.VEIL.sha256[:16]}, "size": [224, 224],
+    }  # fmt: skip
+    sent = {"pixels": base64.b64encode(pixels.tobytes()).decode(), "receipt": receipt}
+    check = running.create(tries=1).json()
+    pixels[0, 0] = 137
+    wrong = {"pixels": base64.b64encode(pixels.tobytes()).decode(), "receipt": receipt}
+    assert code(running.post(check, "faces", {"frames": [wrong]})) == "not_anonymized"
+    answered = running.post(check, "faces", {"frames": [sent]})
+    assert answered.json()["outcome"] in {"allow", "deny", "step_up"}
+
+
+def test_a_service_of_veils_does_not_start_without_their_network(tmp_path, monkeypatch):
+    weights = replace(anonymization.VEIL, package=None, file=str(tmp_path / "missing.onnx"))
+    entry = replace(APPROACHES["veil"], weights=weights)
+    monkeypatch.setattr(anonymization, "APPROACHES", {**APPROACHES, "veil": entry})
+    settings = read_settings(state_directory=tmp_path / "state", demo=False, approach="veil")
+    with pytest.raises(ModelError, match=r"missing\.onnx"):
+        open_service(settings)
 
 
 def test_what_is_not_anonymized_is_refused_and_costs_no_try(running, crop, frame):

@@ -4,13 +4,17 @@ import gzip
 import hashlib
 import importlib.util
 import json
+import math
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
 from scipy.ndimage import map_coordinates
+from tests.conftest import VEIL_IS_MISSING
 
+from ageveil.anonymization import APPROACHES
 from ageveil.types import CanonicalCrop, Receipt
 
 WEB = Path(__file__).parents[2] / "web"
@@ -105,18 +109,19 @@ def test_draws_agree_with_a_slow_loop(case):
 
 @pytest.mark.parametrize(
     "case",
-    [case for case in VECTORS["anonymizations"] if case["approach"] == "mosaic"],
-    ids=lambda case: case["crop"],
+    [case for case in VECTORS["anonymizations"] if case["approach"] in {"mosaic", "grid"}],
+    ids=lambda case: f"{case['approach']}-{case['crop']}",
 )
-def test_mosaics_agree_with_a_slow_loop(case):
+def test_cells_agree_with_a_slow_loop(case):
     crop = pixels(case["crop"])
     receipt = Receipt.from_json(case["receipt"])
     x0, y0, x1, y1 = receipt.region
-    assert receipt.parameters == {"cell": 11}  # 10 pixels of 200
+    cell = {"mosaic": 11, "grid": 28}[case["approach"]]  # 10 and 25 pixels of 200
+    assert receipt.parameters == {"cell": cell}
     expected, stream = crop.copy(), iter(words(case["key"], 2000))
-    for top in range(y0, y1, 11):
-        for left in range(x0, x1, 11):
-            height, width = min(11, y1 - top), min(11, x1 - left)
+    for top in range(y0, y1, cell):
+        for left in range(x0, x1, cell):
+            height, width = min(cell, y1 - top), min(cell, x1 - left)
             area = height * width
             draw = next(word for word in stream if word < 2**32 // area * area) % area
             kept = crop[top + draw // width, left + draw % width]
@@ -134,6 +139,41 @@ def test_masks_are_black(case):
     x0, y0, x1, y1 = case["receipt"]["region"]
     expected[y0:y1, x0:x1] = 0
     assert hashlib.sha256(expected.tobytes()).hexdigest() == case["sha256"]
+
+
+@pytest.mark.parametrize(
+    "case",
+    [case for case in VECTORS["anonymizations"] if case["approach"] == "dp-pix"],
+    ids=lambda case: case["crop"],
+)
+def test_noisy_cells_agree_with_a_slow_loop(case):
+    crop = pixels(case["crop"]).astype(int)
+    receipt = Receipt.from_json(case["receipt"])
+    assert receipt.region == (0, 0, SIZE, SIZE)
+    assert receipt.parameters == {"cell": 28, "pixels": 16, "epsilon": 0.25}
+    drawn = words(case["key"], 4 * 64)
+    expected = np.empty((SIZE, SIZE, 3), np.uint8)
+    for index in range(64):
+        steps = []
+        for start in (0, 128):
+            number = drawn[start + index] * 2**32 + drawn[start + 64 + index] + 1
+            steps.append(math.floor((64 * math.log(2) - math.log(number)) * 255 * 16 / 0.25))
+        top, left = index // 8 * 28, index % 8 * 28
+        cell = crop[top : top + 28, left : left + 28]
+        grey = (cell @ [9798, 19235, 3735] + 2**14) // 2**15
+        mean = Fraction(int(grey.sum()) + steps[0] - steps[1], 28 * 28)
+        expected[top : top + 28, left : left + 28] = min(255, max(0, round(mean)))
+    assert hashlib.sha256(expected.tobytes()).hexdigest() == case["sha256"]
+
+
+@pytest.mark.parametrize("approach", ["grid", "dp-pix", "veil"])
+def test_receipts_of_whole_crops_tell_nothing_of_the_face(approach):
+    found = [case["receipt"] for case in VECTORS["anonymizations"] if case["approach"] == approach]
+    if not found and not APPROACHES[approach].usable:
+        pytest.skip(VEIL_IS_MISSING)
+    assert len(found) == 3
+    assert all(receipt == found[0] for receipt in found)
+    assert found[0]["eye_region"] == [16, 20, 205, 82]
 
 
 def test_every_approach_of_the_client_has_vectors():

@@ -1,14 +1,18 @@
 /**
  * Hide a face: the approaches of `ageveil.anonymization` that a browser offers, and their receipts.
  *
- * Mosaic and mask give the very bytes that Python gives, blur is within one grey level. Ciphers are left out: they
- * are undone by whoever has the key.
+ * Mosaic, mask and grid give the very bytes that Python gives, blur is within one grey level. Noisy cells ("dp-pix")
+ * give the same bytes from the same draws but where a logarithm that this platform rounds otherwise in its last bit
+ * stands right at a step. A veil is the same unless a level of its network does. Ciphers are left out: they are undone
+ * by whoever has the key.
  */
 
 import type { CanonicalCrop } from "./alignment";
 import { ChaChaDraws, type Draws } from "./draws";
 import { middle, roundHalfUp, UnusableFaceError, type FivePoints, type Region } from "./geometry";
-import { RECEIPT_VERSION, type Parameters, type Receipt } from "./receipt";
+import { RECEIPT_VERSION, type Receipt } from "./receipt";
+import { ModelError } from "./runtime";
+import { VEIL_LEVELS, veilShade, type VeilNetwork } from "./veil";
 
 /** Sizes of the approaches are stated at this side and scale with the crop. */
 const REFERENCE_SIZE = 200;
@@ -16,6 +20,19 @@ const REFERENCE_SIZE = 200;
 const FACE_BOX = [0.06, 0.04, 0.95, 0.94] as const;
 /** How far the eye region reaches beyond the outermost eye corners, in distances between the eye centres. */
 const [BESIDE_CORNERS, ABOVE_CORNERS, BELOW_CORNERS] = [0.415, 0.545, 0.16];
+
+/** The eye corners of the mean face in a crop, as fractions of its side, from left to right. */
+const [MEAN_CORNERS, MEAN_HEIGHT] = [[0.23, 0.364, 0.617, 0.751], 0.299] as const;
+/** The noise of "dp-pix" hides a change of any so many pixels, at this budget for each picture that leaves. */
+const [DP_PIXELS, DP_EPSILON] = [16, 0.25];
+
+type Sizes = Readonly<Record<string, number>>;
+
+/** What an approach may need beside the crop. */
+interface Means {
+  draws(): Draws;
+  readonly veil: VeilNetwork | null;
+}
 
 /** An anonymized canonical crop: all that ever leaves the page or reaches the estimator. */
 export interface AnonymizedFace {
@@ -30,49 +47,87 @@ export interface Approach {
   readonly hides: "eyes" | "face" | "all";
   /** What a visitor reads about it. */
   readonly summary: string;
+  /** What a visitor reads before the result is sent. */
+  readonly leaves: string;
   /** Sizes in pixels of a crop of that side; they stand in the receipt. */
-  sizes(size: number): Parameters;
+  sizes(size: number): Sizes;
   /** Change `pixels` (RGB, `size` pixels a row) in place, within the region. */
-  apply(pixels: Uint8ClampedArray, size: number, region: Region, sizes: Parameters, draws: () => Draws): void;
+  apply(pixels: Uint8ClampedArray, size: number, region: Region, sizes: Sizes, means: Means): void | Promise<void>;
 }
+
+const LEAVES = "Exactly this leaves your device.";
 
 export const APPROACHES: Readonly<Record<string, Approach>> = {
   mosaic: {
     hides: "eyes",
     summary: "Your eyes and brows are covered by coarse squares.",
+    leaves: LEAVES,
     sizes: (size) => ({ cell: Math.max(2, scaled(size, 10)) }),
-    apply: (pixels, size, region, sizes, draws) => mosaic(pixels, size, region, sizes.cell, draws()),
+    apply: (pixels, size, region, sizes, means) => mosaic(pixels, size, region, sizes.cell, means.draws()),
   },
   mask: {
     hides: "eyes",
     summary: "Your eyes and brows are blacked out.",
+    leaves: LEAVES,
     sizes: () => ({}),
     apply: mask,
   },
   blur: {
     hides: "face",
     summary: "Your whole face is blurred.",
+    leaves: LEAVES,
     sizes: (size) => ({ radius: scaled(size, 12), sigma: (4.1 * size) / REFERENCE_SIZE }),
     apply: (pixels, size, region, sizes) => blur(pixels, size, region, sizes.radius, sizes.sigma),
+  },
+  grid: {
+    hides: "all",
+    summary: "Your whole picture is covered by coarse squares.",
+    leaves: LEAVES,
+    sizes: (size) => ({ cell: Math.max(2, scaled(size, 25)) }),
+    apply: (pixels, size, region, sizes, means) => mosaic(pixels, size, region, sizes.cell, means.draws()),
+  },
+  "dp-pix": {
+    hides: "all",
+    summary: "Your whole picture is covered by coarse grey squares with noise.",
+    leaves: LEAVES,
+    sizes: (size) => ({ cell: Math.max(2, scaled(size, 25)), pixels: DP_PIXELS, epsilon: DP_EPSILON }),
+    apply: (pixels, size, region, sizes, means) => noisyCells(pixels, size, region, sizes, means.draws()),
+  },
+  veil: {
+    hides: "all",
+    summary: "Two shades of grey take the place of your whole picture. How old you look makes them.",
+    leaves: "Of your picture this leaves your device, one byte: two shades of grey.",
+    sizes: () => ({ levels: VEIL_LEVELS }),
+    apply: (pixels, size, region, _, means) => veil(pixels, size, region, network(means)),
   },
 };
 
 /**
  * Anonymize a canonical crop. The crop is not changed.
  *
- * @param draws By default from a fresh cryptographic key; give them in tests only.
+ * @param means.draws By default from a fresh cryptographic key; give them in tests only.
+ * @param means.veil The network of the approach "veil".
  * @throws RangeError unknown approach.
  * @throws UnusableFaceError the eyes lie outside the crop.
+ * @throws ModelError the approach is a network, and there is none or it fails.
  */
-export function anonymize(crop: CanonicalCrop, approach: string, draws?: Draws): AnonymizedFace {
+export async function anonymize(
+  crop: CanonicalCrop,
+  approach: string,
+  { draws, veil = null }: { draws?: Draws; veil?: VeilNetwork | null } = {},
+): Promise<AnonymizedFace> {
   const entry = getApproach(approach);
   const { size } = crop;
-  const eyes = eyeRegion(crop.landmarks, size);
+  const seen = eyeRegion(crop.landmarks, size);
+  // What the crop no longer shows, its receipt must not tell.
+  const eyes = entry.hides === "all" ? meanEyeRegion(size) : seen;
   const region: Region =
     entry.hides === "eyes" ? eyes : entry.hides === "face" ? faceRegion(size) : [0, 0, size, size];
-  const parameters = entry.sizes(size);
+  const sizes = entry.sizes(size);
+  const means = { draws: () => draws ?? new ChaChaDraws(), veil };
   const pixels = crop.pixels.slice();
-  entry.apply(pixels, size, region, parameters, () => draws ?? new ChaChaDraws());
+  await entry.apply(pixels, size, region, sizes, means);
+  const parameters = approach === "veil" ? { ...sizes, filter: network(means).sha256.slice(0, 16) } : sizes;
   const receipt: Receipt = {
     version: RECEIPT_VERSION,
     approach,
@@ -127,6 +182,17 @@ export function faceRegion(size: number): Region {
   return [roundHalfUp(x0 * size), roundHalfUp(y0 * size), roundHalfUp(x1 * size), roundHalfUp(y1 * size)];
 }
 
+/** The eye region of the mean face in a canonical crop, for approaches that leave no eyes to point at. */
+export function meanEyeRegion(size: number): Region {
+  const [a, b, c, d] = MEAN_CORNERS.map((x) => [size * x, size * MEAN_HEIGHT] as const);
+  return eyeRegion([d, c, a, b, d], size);
+}
+
+function network({ veil }: Means): VeilNetwork {
+  if (veil === null) throw new ModelError("the approach veil needs its network");
+  return veil;
+}
+
 function scaled(size: number, atReference: number): number {
   return Math.max(1, roundHalfUp((atReference * size) / REFERENCE_SIZE));
 }
@@ -148,6 +214,59 @@ function mosaic(pixels: Uint8ClampedArray, size: number, region: Region, cell: n
 
 function mask(pixels: Uint8ClampedArray, size: number, region: Region): void {
   fill(pixels, size, region, 0, 0, 0);
+}
+
+/** Grey cells of the mean of their pixels and two-sided geometric noise; see `noisy_cells` in Python. */
+function noisyCells(
+  pixels: Uint8ClampedArray,
+  size: number,
+  [x0, y0, x1, y1]: Region,
+  { cell, pixels: hidden, epsilon }: Sizes,
+  draws: Draws,
+): void {
+  const count = Math.ceil((x1 - x0) / cell) * Math.ceil((y1 - y0) / cell);
+  const scale = (255 * hidden) / epsilon;
+  const [first, second] = [geometric(scale, count, draws), geometric(scale, count, draws)];
+  let index = 0;
+  for (let top = y0; top < y1; top += cell) {
+    for (let left = x0; left < x1; left += cell, index++) {
+      const [right, bottom] = [Math.min(left + cell, x1), Math.min(top + cell, y1)];
+      const sum = greySum(pixels, size, [left, top, right, bottom]) + first[index] - second[index];
+      const mean = sum / ((right - left) * (bottom - top));
+      // A clamped array rounds half to even, as Python's side does.
+      fill(pixels, size, [left, top, right, bottom], mean, mean, mean);
+    }
+  }
+}
+
+/** Whole numbers from 0, each k or more with probability exp(-k / scale): by the inverse distribution. */
+function geometric(scale: number, count: number, draws: Draws): Float64Array {
+  const [high, low] = [0, 1].map(() => Float64Array.from({ length: count }, () => draws.integer(2 ** 32)));
+  return high.map((value, i) => Math.floor(Math.log((value * 2 ** 32 + (low[i] + 1)) / 2 ** 64) * -scale));
+}
+
+/** The sum of the grey values, each rounded as OpenCV does. */
+function greySum(pixels: Uint8ClampedArray, size: number, [x0, y0, x1, y1]: Region): number {
+  let sum = 0;
+  for (let y = y0; y < y1; y++) {
+    for (let at = 3 * (y * size + x0); at < 3 * (y * size + x1); at += 3) {
+      sum += (9798 * pixels[at] + 19235 * pixels[at + 1] + 3735 * pixels[at + 2] + 2 ** 14) >> 15;
+    }
+  }
+  return sum;
+}
+
+/** Two grey halves that the network chose. */
+async function veil(
+  pixels: Uint8ClampedArray,
+  size: number,
+  [x0, y0, x1, y1]: Region,
+  painter: VeilNetwork,
+): Promise<void> {
+  const [left, right] = (await painter.look(pixels, size)).map(veilShade);
+  const middle = x0 + Math.floor((x1 - x0) / 2);
+  fill(pixels, size, [x0, y0, middle, y1], left, left, left);
+  fill(pixels, size, [middle, y0, x1, y1], right, right, right);
 }
 
 function fill(

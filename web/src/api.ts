@@ -13,6 +13,8 @@ export interface CheckView {
   readonly rating: string | null;
   readonly minimum_age: number | null;
   readonly approach: string;
+  /** The network that the approach runs; null for most. */
+  readonly filter: { readonly sha256: string; readonly url: string } | null;
   readonly frames: number;
   readonly tries_left: number;
   readonly modes: readonly Mode[];

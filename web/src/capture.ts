@@ -10,6 +10,7 @@ import type { Camera } from "./camera";
 import { chooseViewer, type FaceFinder, type FoundFace } from "./detection";
 import { middle, UnusableFaceError } from "./geometry";
 import { collectSignals, FRONTAL, HeadTurnChallenge, motion, type Side, type Signals } from "./signals";
+import type { VeilNetwork } from "./veil";
 
 /** What the person should do for a frame that can be used. */
 export type Guidance = "no-face" | "several" | "closer" | "straight" | "centre" | "turn-left" | "turn-right" | "hold";
@@ -24,6 +25,8 @@ export class CaptureError extends Error {
 
 export interface CaptureOptions {
   readonly approach: string;
+  /** The network of the approach "veil"; null for any other. */
+  readonly veil: VeilNetwork | null;
   /** How many frames are kept. */
   readonly frames: number;
   /** Where to turn the head to. */
@@ -61,7 +64,7 @@ export async function capture(camera: Camera, finder: FaceFinder, options: Captu
   const found: FoundFace[] = [];
   while (faces.length < options.frames) {
     const seen = await watch.untilUsable({ signals: true });
-    faces.push(measured("ageveil-anonymize", () => anonymize(seen.crop, options.approach)));
+    faces.push(await measured("ageveil-anonymize", () => anonymize(seen.crop, options.approach, options)));
     found.push(seen.face);
   }
   return { faces, signals: collectSignals(found, watch.motion, challenge, camera.label) };
@@ -118,7 +121,7 @@ class Watch {
 }
 
 /** What one frame is good for. */
-function look(frame: ImageData, faces: readonly FoundFace[]): Seen {
+async function look(frame: ImageData, faces: readonly FoundFace[]): Promise<Seen> {
   const viewer = chooseViewer(faces);
   if (viewer === "none") return { guidance: "no-face", face: null, crop: null };
   if (viewer === "several") return { guidance: "several", face: null, crop: null };
@@ -129,7 +132,7 @@ function look(frame: ImageData, faces: readonly FoundFace[]): Seen {
   }
   if (Math.abs(viewer.turn) > FRONTAL) return { guidance: "straight", face: viewer, crop: null };
   try {
-    const crop = measured("ageveil-align", () => align(frame, viewer.landmarks));
+    const crop = await measured("ageveil-align", () => align(frame, viewer.landmarks));
     return { guidance: "hold", face: viewer, crop };
   } catch (error) {
     if (!(error instanceof UnusableFaceError)) throw error;
@@ -138,9 +141,9 @@ function look(frame: ImageData, faces: readonly FoundFace[]): Seen {
 }
 
 /** Run a step and leave its time in the browser's own performance record. */
-function measured<Result>(name: string, step: () => Result): Result {
+async function measured<Result>(name: string, step: () => Result | Promise<Result>): Promise<Result> {
   const start = performance.now();
-  const result = step();
+  const result = await step();
   performance.measure(name, { start, end: performance.now() });
   return result;
 }

@@ -7,7 +7,9 @@ import { Camera, CameraError } from "./camera";
 import { capture, CaptureError, type Captured } from "./capture";
 import { decide, fuse } from "./decision";
 import { FaceFinder } from "./detection";
+import { fetchModel } from "./runtime";
 import { drawSide } from "./signals";
+import { loadVeil, type VeilNetwork } from "./veil";
 import { GUIDANCE, outcomeWords, problemWords } from "./words";
 
 type Step = "explain" | "camera" | "preview" | "sending" | "result" | "problem";
@@ -45,6 +47,7 @@ function pressed<Id extends string>(...ids: Id[]): Promise<Id> {
 class Page {
   readonly #client: CheckClient;
   #finder: Promise<FaceFinder> | null = null;
+  #veil: Promise<VeilNetwork | null> | null = null;
 
   constructor(client: CheckClient) {
     this.#client = client;
@@ -99,6 +102,8 @@ class Page {
     // Fetched while the person reads, so that the camera need not wait; a failure is told when it is needed.
     this.#finder ??= FaceFinder.load();
     this.#finder.catch(() => (this.#finder = null));
+    this.#veil ??= fetchVeil(check);
+    this.#veil.catch(() => (this.#veil = null));
     await pressed("start");
     return element<HTMLInputElement>("mode-device").checked ? "device" : "anonymized";
   }
@@ -110,6 +115,7 @@ class Page {
       if (captured === null) return null;
       draw(captured.faces);
       element("picture-text").textContent = getApproach(check.approach).summary;
+      element("leaves").textContent = getApproach(check.approach).leaves;
       for (const other of ["anonymized", "device"] as const) {
         element(`what-${other}`).hidden = other !== mode;
       }
@@ -137,8 +143,10 @@ class Page {
       element("skip").addEventListener("click", () => skip.abort(), once);
       element("stop").addEventListener("click", () => stop.abort(), once);
       const finder = await (this.#finder ?? FaceFinder.load());
+      const veil = await (this.#veil ?? fetchVeil(check));
       return await capture(camera, finder, {
         approach: check.approach,
+        veil,
         frames: check.frames,
         side: drawSide(),
         guide: (guidance) => {
@@ -164,7 +172,7 @@ class Page {
       return this.#client.sendFaces(faces, signals);
     }
     say("Your device decides. The first time it loads about 21 MB.");
-    const { estimate, fetchModel } = await import("./estimation");
+    const { estimate } = await import("./estimation");
     const model = await fetchModel(check.model.url, check.model.sha256);
     const years = fuse(await estimate(faces, model, check.terms.temperature));
     const outcome = decide(years, check.minimum_age ?? 0, check.terms);
@@ -198,6 +206,12 @@ class Page {
     say("");
     show("result");
   }
+}
+
+/** The network that hides the face, where the approach is one. */
+async function fetchVeil({ filter }: CheckView): Promise<VeilNetwork | null> {
+  if (filter === null) return null;
+  return loadVeil(await fetchModel(filter.url, filter.sha256), filter.sha256);
 }
 
 function codeOf(error: unknown): string {

@@ -4,7 +4,7 @@ import type { Region } from "./geometry";
 
 export const RECEIPT_VERSION = 1;
 
-export type Parameters = Readonly<Record<string, number>>;
+export type Parameters = Readonly<Record<string, number | string>>;
 
 export interface Receipt {
   readonly version: typeof RECEIPT_VERSION;

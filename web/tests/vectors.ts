@@ -1,10 +1,12 @@
 /** The committed conformance vectors that `web/vectors/make.py` writes. */
 
-import { readFileSync } from "node:fs";
+import { createHash } from "node:crypto";
+import { existsSync, readFileSync } from "node:fs";
 import { gunzipSync } from "node:zlib";
 import { CROP_SIZE, type CanonicalCrop } from "../src/alignment";
 import type { FivePoints, Picture, Region } from "../src/geometry";
 import type { Receipt } from "../src/receipt";
+import { loadVeil, type VeilNetwork } from "../src/veil";
 
 const FOLDER = new URL("../vectors/", import.meta.url);
 
@@ -15,7 +17,15 @@ interface Vectors {
   eye_regions: { landmarks: FivePoints; region: Region | null }[];
   anonymizations: { crop: string; approach: string; key: string; receipt: Receipt; sha256?: string }[];
   draws: { key: string; bounds: number[]; draws: number[] }[];
-  distributions: { crop: string; approach: string; key: string; model: string; sha256: string; years: number[] }[];
+  distributions: {
+    crop: string;
+    approach: string;
+    key: string;
+    model: string;
+    sha256: string;
+    temperature: number;
+    years: number[];
+  }[];
 }
 
 export const vectors = JSON.parse(readFileSync(new URL("vectors.json", FOLDER), "utf8")) as Vectors;
@@ -42,6 +52,15 @@ export function crop(name: string): CanonicalCrop {
 
 export function key(hex: string): Uint8Array {
   return new Uint8Array(Buffer.from(hex, "hex"));
+}
+
+const VEIL = new URL("../../weights/research/src/ageveil_weights_research/veil.onnx", import.meta.url);
+
+/** The network of the approach "veil"; null where its weights are not there. */
+export async function installedVeil(): Promise<VeilNetwork | null> {
+  if (!existsSync(VEIL)) return null;
+  const model = new Uint8Array(readFileSync(VEIL));
+  return loadVeil(model, createHash("sha256").update(model).digest("hex"));
 }
 
 /** Largest difference of two byte arrays of one length. */

@@ -19,19 +19,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ageveil import anonymization
 from ageveil.alignment import align
 from ageveil.anonymization import anonymize_crop, eye_region
 from ageveil.draws import ChaChaDraws
 from ageveil.errors import UnusableFaceError
-from ageveil.estimation import estimate
+from ageveil.estimation import estimate, get_model
 from ageveil.image import read_image
+from ageveil.runtime import open_session
 from ageveil.types import AnonymizedFace, Box, CanonicalCrop, Face, Image
 
 FOLDER = Path(__file__).parent
 EXAMPLES = FOLDER.parents[1] / "examples"
 
-APPROACHES = ("mosaic", "mask", "blur")
-"""Those that the browser client offers."""
+APPROACHES = tuple(
+    name
+    for name in ("mosaic", "mask", "blur", "grid", "dp-pix", "veil")
+    if anonymization.APPROACHES[name].usable
+)
+"""Those that the browser client offers, and that can be made here."""
 
 KEYS = (bytes(32), bytes(range(32)), bytes([255] * 32))
 
@@ -144,6 +150,8 @@ def distributions(crops: dict[str, CanonicalCrop]) -> list[dict[str, Any]]:
     """What the default model says of anonymized portraits."""
     cases = [case for case in anonymizations() if not case[0].startswith("generated")]
     faces = [anonymize_case(crops[crop], approach, key) for crop, approach, key in cases]
+    weights = get_model("ageveil").weights
+    temperatures = json.loads(open_session(weights, 1).metadata["temperatures"])
     return [
         {
             "crop": crop,
@@ -151,6 +159,7 @@ def distributions(crops: dict[str, CanonicalCrop]) -> list[dict[str, Any]]:
             "key": key.hex(),
             "model": distribution.model.name,
             "sha256": distribution.model.sha256,
+            "temperature": temperatures.get(approach, 1.0),
             "years": [round(float(p), 6) for p in _years(distribution.years)],
         }
         for (crop, approach, key), distribution in zip(cases, estimate(faces, "ageveil"), strict=True)

@@ -26,6 +26,7 @@ def approaches(as_json: options.Json = False) -> int:
             "hides": approach.hides,
             "summary": approach.summary,
             "reversible": approach.reversible,
+            "installed": approach.usable,
             **audited["approaches"].get(approach.name, {"verdict": "not audited", "named": None}),
         }
         for approach in APPROACHES.values()
@@ -37,6 +38,7 @@ def approaches(as_json: options.Json = False) -> int:
 
     table = Table("approach", "hides", "what it does", "what the audit says", show_lines=True)
     for record in records:
-        table.add_row(record["name"], record["hides"], record["summary"], record["verdict"])
+        name = record["name"] if record["installed"] else f"{record['name']} (not installed)"
+        table.add_row(name, record["hides"], record["summary"], record["verdict"])
     console().print(table)
     return 0

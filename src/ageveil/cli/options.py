@@ -13,15 +13,16 @@ Photos = Annotated[list[Path], typer.Argument(help="One photograph or several.",
 Approach = Annotated[
     str,
     typer.Option(
-        help="How the face is anonymized: mosaic, mask, blur, permutation (alias encryption), des-ecb, "
-        "des-cbc, des-ctr."
+        help="How the face is anonymized: mosaic, mask, blur, grid, dp-pix, veil, permutation (alias "
+        "encryption), des-ecb, des-cbc, des-ctr."
     ),
 ]
 EstimateApproach = Annotated[
     str,
     typer.Option(
-        help="How the face is anonymized before its age is estimated: mosaic, mask, blur, permutation (alias "
-        "encryption), des-ecb, des-cbc, des-ctr; or original, the bare face, in memory only."
+        help="How the face is anonymized before its age is estimated: mosaic, mask, blur, grid, dp-pix, "
+        "veil, permutation (alias encryption), des-ecb, des-cbc, des-ctr; or original, the bare face, in "
+        "memory only."
     ),
 ]
 Model = Annotated[
@@ -84,6 +85,8 @@ def held_out(texts: Sequence[str], share: float | None) -> dict[tuple[int, int],
 def approaches(text: str) -> list[str]:
     """Approaches from a text such as "mask,blur" or "all", by name and once each.
 
+    "all" stands for those that all is installed for.
+
     >>> approaches("encryption,mask,permutation")
     ['permutation', 'mask']
 
@@ -92,7 +95,7 @@ def approaches(text: str) -> list[str]:
     """
     from ageveil import anonymization
 
-    names = list(anonymization.APPROACHES) if text == "all" else text.split(",")
+    names = anonymization.usable_approaches() if text == "all" else text.split(",")
     return list(dict.fromkeys(anonymization.get_approach(name.strip()).name for name in names))
 
 

@@ -96,7 +96,7 @@ def questions(models: LineUp) -> list[tuple[str, str]]:
     """Which approaches each model is asked about: pairs of approach and model."""
     asked = {"baseline": PAPER_APPROACHES, "attention": ATTENTION_APPROACHES}
     pairs = [(name, model) for part, model in models.paper for name in asked[part]]
-    return pairs + [(name, model) for model in models.others for name in anonymization.APPROACHES]
+    return pairs + [(name, model) for model in models.others for name in anonymization.usable_approaches()]
 
 
 def build(

@@ -15,17 +15,15 @@ import numpy as np
 
 from ageveil import boards, decision, estimation
 from ageveil.alignment import CROP_SIZE
-from ageveil.anonymization import face_region, get_approach
+from ageveil.anonymization import get_approach, mean_eye_region
 from ageveil.errors import InspectionError
 from ageveil.inspection import inspect
 from ageveil.pipeline import Pipeline, Terms
-from ageveil.runtime import open_session
+from ageveil.runtime import locate, open_session
 from ageveil.service import metrics
 from ageveil.service.problems import Problem
 from ageveil.service.settings import Settings
 from ageveil.types import AnonymizedFace, Image, Outcome, Policy, Rating, RatingKind, Receipt
-
-_EYES = (22, 36, 202, 100)  # somewhere that an eye region may lie
 
 CROP_BYTES = 3 * CROP_SIZE**2
 """Of one picture: 224 x 224 RGB bytes, rows from the top."""
@@ -53,12 +51,16 @@ class Judge:
 
     Raises:
         ValueError: Unknown model.
-        ModelError: Its weights are missing or damaged.
+        ModelError: Its weights, or those that the approach needs, are missing or damaged.
     """
 
     def __init__(self, settings: Settings) -> None:
         self.model = estimation.get_model(estimation.choose_model(settings.model or None))
         self.approach, self.frames = settings.approach, settings.frames
+        # Of the network that browsers hide faces with; None for an approach that needs none.
+        self.filter = get_approach(settings.approach).weights
+        if self.filter is not None:
+            locate(self.filter)
         self._pipeline = Pipeline(settings.approach, self.model.info.name, buffers=settings.buffers)
         self._settings = settings
         # A name may be a file's: the entry knows what its file says of itself.
@@ -76,11 +78,9 @@ class Judge:
         region = (0, 0, *size)
         blank = np.zeros((*size, 3), np.uint8)
         with contextlib.suppress(InspectionError):
-            entry = get_approach(self.approach)
-            hidden = {"face": face_region(CROP_SIZE)}.get(entry.hides, _EYES)
-            inspect(
-                blank, Receipt(entry.name, entry.sizes(CROP_SIZE), hidden, _EYES, size), approach=entry.name
-            )
+            entry, eyes = get_approach(self.approach), mean_eye_region(CROP_SIZE)
+            claim = Receipt(entry.name, entry.sizes(CROP_SIZE), entry.region(eyes, CROP_SIZE), eyes, size)
+            inspect(blank, claim, approach=entry.name)
         face = AnonymizedFace(blank, blank[..., 0] > 0, Receipt(self.approach, {}, region, region, size))
         estimation.estimate([face], self._name, threads=1)
 

@@ -1,4 +1,4 @@
-"""The browser client's files, and the model that it may run itself."""
+"""The browser client's files, and the networks that it may run itself."""
 
 from __future__ import annotations
 
@@ -67,12 +67,15 @@ def get_page(request: Request, service: Running, check_id: str) -> FileResponse:
 
 @router.get("/v1/models/{sha256}.onnx", response_class=FileResponse)
 def get_model(service: Running, sha256: str) -> FileResponse:
-    """The estimator's file, for browsers that decide on the device."""
-    model = service.judge.model
-    if sha256 != model.info.sha256 or not service.judge.runs_on_device:
+    """The estimator's file, for browsers that decide on the device; or that of the approach's network."""
+    judge = service.judge
+    served = {judge.model.info.sha256: judge.model.weights} if judge.runs_on_device else {}
+    if judge.filter is not None:
+        served[judge.filter.sha256] = judge.filter
+    if sha256 not in served:
         raise Problem("not_found", "there is no such model here")
     headers = {"Cache-Control": _FOREVER}
-    return FileResponse(locate(model.weights), headers=headers, media_type="application/octet-stream")
+    return FileResponse(locate(served[sha256]), headers=headers, media_type="application/octet-stream")
 
 
 class ClientFiles(StaticFiles):

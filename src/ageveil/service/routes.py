@@ -127,6 +127,9 @@ def get_check(service: Running, check: Opened) -> schemas.CheckView:
         rating=check.ask.mark,
         minimum_age=service.answer(check, "step_up", "none").minimum_age,
         approach=judge.approach,
+        filter=None if judge.filter is None else schemas.Filter(
+            sha256=judge.filter.sha256, licence=judge.filter.licence, url=_file_url(judge.filter.sha256)
+        ),
         frames=judge.frames,
         tries_left=check.tries_left,
         modes=list(check.modes),
@@ -134,12 +137,16 @@ def get_check(service: Running, check: Opened) -> schemas.CheckView:
         expires_at=check.expires,
         model=schemas.Model(
             name=info.name, version=info.version, sha256=info.sha256, licence=info.licence,
-            url=f"/v1/models/{info.sha256}.onnx",
+            url=_file_url(info.sha256),
         ),
         terms=schemas.Terms(
             buffer=terms.policy.buffer or 0, confidence=terms.policy.confidence, temperature=judge.temperature
         ),
     )  # fmt: skip
+
+
+def _file_url(sha256: str) -> str:
+    return f"/v1/models/{sha256}.onnx"
 
 
 @router.post("/v1/checks/{check_id}/faces")

@@ -93,6 +93,14 @@ class Model(Output):
     url: str
 
 
+class Filter(Output):
+    """The network that the browser hides faces with."""
+
+    sha256: str
+    licence: str
+    url: str
+
+
 class Terms(Output):
     """The rule: allow if P(age >= minimum + buffer) >= confidence, deny if P(age < minimum) >= confidence."""
 
@@ -113,6 +121,7 @@ class CheckView(Output):
     rating: str | None
     minimum_age: int | None
     approach: str
+    filter: Filter | None = Field(description="What the approach runs on the device, where it is a network.")
     frames: int = Field(description="Most pictures that a try accepts.")
     tries_left: int
     modes: list[Mode]
