@@ -142,8 +142,9 @@ def test_plans_that_make_no_sense_are_refused(changes, what):
         Plan(**{"approaches": ["mask"], "recognisers": [OURS]} | changes)
 
 
-def test_draws_at_random_are_those_of_the_mosaic():
-    assert {name for name in APPROACHES if draws_at_random(name)} == {"mosaic"}
+def test_approaches_draw_at_random_where_their_cells_do():
+    usable = [name for name, entry in APPROACHES.items() if entry.usable]
+    assert {name for name in usable if draws_at_random(name)} == {"mosaic", "grid", "dp-pix"}
 
 
 def test_several_frames_are_fused_in_both_ways(people):

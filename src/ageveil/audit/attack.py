@@ -311,7 +311,7 @@ class _Eyes:
                     seed=self.plan.seed, threads=self.threads, advance=self.advance,
                 )  # fmt: skip
 
-            key = (recogniser.weights.sha256, approach, made, part, counts, self.plan.seed)
+            key = (recogniser.mark, approach, made, part, counts, self.plan.seed)
             found, there = self.cache.get(key, compute)
             if there:
                 for _ in range(len(part) * counts[-1]):

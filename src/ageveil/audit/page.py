@@ -154,7 +154,7 @@ def _inference(report: Mapping[str, Any]) -> str:
             for approach, traits in report["attributes"].items()
             for trait, found in traits.items()
         ]
-        text = "A linear classifier on what the recogniser sees, learned on four fifths of the faces in turn."
+        text = "A linear classifier on what a recogniser sees, learned on four fifths of the faces in turn."
         named = ("approach, attribute", "mean recall, %", "guessing, %", "values", "faces")
         parts += [html.section("What else a face tells", text), html.table("Attributes", named, told)]
     if report.get("membership"):

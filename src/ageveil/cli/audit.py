@@ -41,8 +41,8 @@ def audit(
     ] = None,
     approach: Annotated[str, typer.Option(help="One approach, several with commas between, or all.")] = "all",
     recogniser: Annotated[
-        str, typer.Option(help="dlib-resnet, or ONNX files, with commas between; the strongest counts.")
-    ] = "dlib-resnet",
+        str, typer.Option(help="Names, or ONNX files, with commas between; the strongest counts.")
+    ] = "dlib-resnet,pixels",
     releases: Annotated[
         str, typer.Option(help="Numbers of frames of a face that the attacker fuses, from 1 upwards.")
     ] = "1,5,30",
@@ -119,6 +119,7 @@ def _plan(approach: str, recogniser: str, releases: str, seed: int, *, quick: bo
     """What the options ask for, with recognisers that were tried."""
     from ageveil.audit import attack
     from ageveil.audit.recognition import check, get_recogniser
+    from ageveil.audit.releases import behaviour
 
     plan = attack.Plan(
         options.approaches(approach),
@@ -129,6 +130,8 @@ def _plan(approach: str, recogniser: str, releases: str, seed: int, *, quick: bo
     )
     for entry in plan.recognisers:
         check(entry)
+    for name in plan.approaches:
+        behaviour(name)  # which needs its weights
     return plan
 
 
@@ -184,7 +187,7 @@ def _read_attributes(aged: _Aged, plan: Plan, *, quiet: bool) -> dict[str, Any]:
     count = min(_ATTRIBUTE_FACES, len(aged.faces.images))
     with progress("attributes", count * len(plan.approaches), quiet=quiet) as bar:
         told = attributes(
-            aged.faces, plan.approaches, plan.recognisers[0], limit=count, seed=plan.seed, advance=bar.advance
+            aged.faces, plan.approaches, plan.recognisers, limit=count, seed=plan.seed, advance=bar.advance
         )
     return {name: {trait: asdict(found) for trait, found in traits.items()} for name, traits in told.items()}
 

@@ -84,6 +84,8 @@ def held_out(texts: Sequence[str], share: float | None) -> dict[tuple[int, int],
 def approaches(text: str) -> list[str]:
     """Approaches from a text such as "mask,blur" or "all", by name and once each.
 
+    All are those whose weights are installed.
+
     >>> approaches("encryption,mask,permutation")
     ['permutation', 'mask']
 
@@ -92,7 +94,8 @@ def approaches(text: str) -> list[str]:
     """
     from ageveil import anonymization
 
-    names = list(anonymization.APPROACHES) if text == "all" else text.split(",")
+    usable = [name for name, entry in anonymization.APPROACHES.items() if entry.usable]
+    names = usable if text == "all" else text.split(",")
     return list(dict.fromkeys(anonymization.get_approach(name.strip()).name for name in names))
 
 
