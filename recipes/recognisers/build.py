@@ -3,8 +3,8 @@
     python recipes/recognisers/build.py .weights weights/research/src/ageveil_weights_research
     python recipes/recognisers/build.py pixels src/ageveil/weights
 
-The first argument holds what `make weights` fetched; "pixels" needs none of it. Prints the SHA-256 that stands
-in `ageveil.audit.recognition.RECOGNISERS`.
+The first argument holds what `make weights` fetched; "pixels" needs none of it. Prints the SHA-256 that
+stands in `ageveil.audit.recognition.RECOGNISERS`.
 """
 
 from __future__ import annotations
