@@ -114,6 +114,19 @@ def test_the_cache_is_private_and_saves_the_work(run, folder, cache, tmp_path):
     assert {path: path.stat().st_mtime_ns for path in (cache / "embeddings").iterdir()} == files
 
 
+def test_a_blur_is_undone(run, cache, tmp_path):
+    (crops,) = (cache / "faces").iterdir()
+    words = ["--faces", crops, "--out", tmp_path, "--quick", "--approach", "blur,mask", "--quiet"]
+    assert run("audit", *words).code == 0
+    restored = json.loads((tmp_path / "audit.json").read_text())["reconstruction"]
+    assert {name: set(methods) for name, methods in restored.items()} == {
+        "blur": {"wiener", "richardson-lucy"}
+    }
+    before, after = restored["blur"]["wiener"]["psnr"]
+    assert after["value"] > before["value"]
+    assert "What deblurring brings back" in (tmp_path / "index.html").read_text()
+
+
 def test_verdicts_are_shown(run, cache, tmp_path):
     (crops,) = (cache / "faces").iterdir()
     ended = run("audit", "--faces", crops, "--out", tmp_path, "--quick", "--approach", "mask")

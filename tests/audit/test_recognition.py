@@ -72,13 +72,25 @@ def test_pixels_tell_a_face_from_its_mirror_image(pixels):
     np.testing.assert_allclose(one.reshape(16, 16, 3)[:, ::-1], two.reshape(16, 16, 3), atol=1e-5)
 
 
-def test_the_pixels_shipped_are_those_of_the_recipe():
+def test_levels_keep_what_lengths_and_means_take_away():
+    flat = np.repeat(np.array([40, 200], np.uint8), 224 * 224 * 3).reshape(2, 224, 224, 3)
+    dark, light = (RECOGNISERS[name] for name in ("pixels", "levels"))
+    assert not embed(flat, dark).any()
+    one, two = embed(flat, light)
+    # By hand: 48 equal numbers beside a constant of 7 half ranges.
+    for row, level in ((one, 40), (two, 200)):
+        numbers = np.array([(level - 127.5) / 127.5] * 48 + [7])
+        np.testing.assert_allclose(row, numbers / np.sqrt((numbers**2).sum()), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["pixels", "levels"])
+def test_the_file_shipped_is_that_of_the_recipe(name):
     script = Path(__file__).parents[2] / "recipes" / "recognisers" / "build.py"
     spec = importlib.util.spec_from_file_location("build", script)
     build = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(build)
-    made = hashlib.sha256(build.pixels().SerializeToString()).hexdigest()
-    assert made == RECOGNISERS["pixels"].weights.sha256
+    made = hashlib.sha256(getattr(build, name)().SerializeToString()).hexdigest()
+    assert made == RECOGNISERS[name].weights.sha256
 
 
 def test_both_are_kept_under_names_of_their_own():
@@ -139,7 +151,7 @@ def test_what_is_no_recogniser_is_refused(tmp_path, shape, how, what):
 
 def test_an_unknown_recogniser_lists_the_choices():
     with pytest.raises(
-        ValueError, match="unknown recogniser 'arcface'; choose one of dlib-resnet, pixels or an"
+        ValueError, match="unknown recogniser 'arcface'; choose one of dlib-resnet, pixels, levels or an"
     ):
         get_recogniser("arcface")
 

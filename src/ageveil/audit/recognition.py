@@ -77,6 +77,20 @@ RECOGNISERS: Mapping[str, Recogniser] = MappingProxyType(
             source="colours of 16 × 16 cells, nothing trained",
             mirrored=False,
         ),
+        "levels": Recogniser(
+            "levels",
+            Weights(
+                package="ageveil",
+                file="weights/levels.onnx",
+                sha256="af31d7754094823f0d10e0cf65b034b181d9e3b0ecf4f3bf872d58cc5a983789",
+                licence="Apache-2.0",
+                source="written, not trained, by recipes/recognisers of Ageveil",
+                distribution="ageveil",
+            ),
+            margin=False,
+            source="colours and brightness of 4 × 4 cells, nothing trained",
+            mirrored=False,
+        ),
     }
 )
 """Recognisers by name. Behind coarse cells a network made for faces sees less than the cells hold."""

@@ -42,7 +42,7 @@ def audit(
     approach: Annotated[str, typer.Option(help="One approach, several with commas between, or all.")] = "all",
     recogniser: Annotated[
         str, typer.Option(help="Names, or ONNX files, with commas between; the strongest counts.")
-    ] = "dlib-resnet,pixels",
+    ] = "dlib-resnet,pixels,levels",
     releases: Annotated[
         str, typer.Option(help="Numbers of frames of a face that the attacker fuses, from 1 upwards.")
     ] = "1,5,30",
@@ -88,6 +88,7 @@ def audit(
         found = _attack(chosen, plan, cache, quiet=quiet)
         estimates = None if aged is None else _estimate(aged, plan, workers, quiet=quiet)
         record = report.build(found, chosen, plan, estimates)
+        record["reconstruction"] = _undo_blurs(chosen, plan, quiet=quiet)
         if aged is not None:
             record["attributes"] = _read_attributes(aged, plan, quiet=quiet)
         if trained is not None:
@@ -166,6 +167,23 @@ def _attack(chosen: People, plan: Plan, cache: Path | None, *, quiet: bool) -> d
 
     with progress("attacks", plan.steps(chosen), quiet=quiet) as bar:
         return attack.run(chosen, plan, cache=cache and cache / "embeddings", advance=bar.advance)
+
+
+def _undo_blurs(chosen: People, plan: Plan, *, quiet: bool) -> dict[str, Any]:
+    from ageveil.audit.reconstruction import reconstruct, undoable
+
+    blurs = [name for name in plan.approaches if undoable(name) is not None]
+    if not blurs:
+        return {}
+    with progress("deblurring", len(blurs) * len(chosen), quiet=quiet) as bar:
+        restored = {
+            name: reconstruct(chosen, name, plan.recognisers[0], seed=plan.seed, advance=bar.advance)
+            for name in blurs
+        }
+    return {
+        name: {method: asdict(found) for method, found in methods.items()}
+        for name, methods in restored.items()
+    }
 
 
 def _estimate(
