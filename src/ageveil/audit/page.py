@@ -35,6 +35,7 @@ def render(report: Mapping[str, Any]) -> str:
         _attacks(report),
         _releases(report),
         _reconstruction(report),
+        _fairness(report),
         _inference(report),
         _ciphers(report),
     ]
@@ -161,13 +162,60 @@ def _reconstruction(report: Mapping[str, Any]) -> str:
         for name, method in methods.items()
     ]
     text = (
-        "A blur averages in a known way, so that it can be undone but for rounding. Likeness to the bare face is "
-        "measured over the hidden region; faces are named by an attacker who knows clear photographs."
+        "A blur averages in a known way, so that it can be undone but for rounding. Likeness to the bare "
+        "face is measured over the hidden region; faces are named by an attacker who knows clear photographs."
     )
     columns = (
         "approach, method", "PSNR before, dB", "after", "SSIM before", "after", "rank-1 before, %", "after",
     )  # fmt: skip
     return html.section("What deblurring brings back", text) + html.table("Deblurring", columns, rows)
+
+
+_FAIR = {
+    "exact": "exact, %",
+    "mae_years": "mean error, years",
+    "over_13": "under 13 taken for 13, %",
+    "over_18": "under 18 taken for 18, %",
+}
+
+
+def _fairness(report: Mapping[str, Any]) -> str:
+    found = report.get("fairness") or {}
+    if not any(entry["parts"] for entry in found.values()):
+        return ""
+    gaps = [
+        (escape(approach), *(_gap(entry["widest"][figure]) for figure in _FAIR))
+        for approach, entry in found.items()
+    ]
+    parts = [
+        (
+            escape(f"{approach}, {trait}: {row['value'] or 'not told'}"),
+            str(row["faces"]),
+            *(html.interval(row[figure]) for figure in _FAIR),
+        )
+        for approach, entry in found.items()
+        for trait, rows in entry["parts"].items()
+        for row in rows
+    ]
+    text = (
+        "The widest gap between genders or races with 100 faces or more in each figure, the higher value "
+        "first; bold where the two intervals do not touch."
+    )
+    return (
+        html.section("For whom the estimator errs", text)
+        + html.table("Widest gaps", ("approach", *_FAIR.values()), gaps)
+        + "<details><summary>All parts</summary>"
+        + html.table("By gender, race and age group", ("approach, part", "faces", *_FAIR.values()), parts)
+        + "</details>\n"
+    )
+
+
+def _gap(gap: Mapping[str, Any] | None) -> str:
+    if gap is None:
+        return ""
+    points = f"{gap['points']:.1f}"
+    who = f"{gap['highest']} over {gap['lowest']}"
+    return f"{f'<strong>{points}</strong>' if gap['apart'] else points} <small>{escape(who)}</small>"
 
 
 def _inference(report: Mapping[str, Any]) -> str:

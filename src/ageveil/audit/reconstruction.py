@@ -59,8 +59,8 @@ def wiener(pixels: Image, region: Region, kernel: Kernel) -> Image:
     """Deblur a region by the filter that errs least on average.
 
     What lies around the region is known sharp, and is blurred as well first, so that the whole picture has
-    gone through one filter. Near the border that mixes in pixels that are sought; so a second round blurs what
-    the first found.
+    gone through one filter. Near the border that mixes in pixels that are sought; so a second round blurs
+    what the first found.
 
     Args:
         pixels: Shape (H, W, 3), uint8 RGB, blurred inside the region.
@@ -230,7 +230,12 @@ def reconstruct(
         return decibels, similarity, measure(scores, true, seed=seed)
 
     before = found("hidden")
-    return {name: Reconstruction(*zip(before, found(name), strict=True), len(probes)) for name in METHODS}
+    result = {}
+    for name in METHODS:
+        after = found(name)
+        decibels, similarity, success = zip(before, after, strict=True)
+        result[name] = Reconstruction(decibels, similarity, success, len(probes))
+    return result
 
 
 def _parts(faces: NDArray[np.int64]) -> list[list[int]]:

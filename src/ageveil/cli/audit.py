@@ -71,6 +71,7 @@ def audit(
     start, began_at = time.monotonic(), commit()
     from ageveil.anonymization import get_approach
     from ageveil.audit import page, report
+    from ageveil.audit.fairness import fairness
     from ageveil.evaluation import plots
     from ageveil.files import make_directory, write_text
 
@@ -89,6 +90,8 @@ def audit(
         estimates = None if aged is None else _estimate(aged, plan, workers, quiet=quiet)
         record = report.build(found, chosen, plan, estimates)
         record["reconstruction"] = _undo_blurs(chosen, plan, quiet=quiet)
+        if estimates is not None:
+            record["fairness"] = fairness(estimates, seed=seed)
         if aged is not None:
             record["attributes"] = _read_attributes(aged, plan, quiet=quiet)
         if trained is not None:
