@@ -123,12 +123,14 @@ def fairness(
         resamples: Of the bootstrap.
 
     Returns:
-        Approach -> "parts" (trait -> scores of each part) and "widest" (figure -> the widest gap, or None), as
-        JSON values.
+        Approach -> "parts" (trait -> scores of each part) and "widest" (figure -> the widest gap, or None),
+        as JSON values.
     """
     result = {}
     for (approach, _), estimates in found.items():
-        parts = {trait: by_trait(estimates, trait, seed=seed, resamples=resamples) for trait in TRAITS}
+        parts: dict[str, list[dict[str, Any]]] = {
+            trait: by_trait(estimates, trait, seed=seed, resamples=resamples) for trait in TRAITS
+        }
         gaps = {figure: widest(parts, figure) for figure in _GAPS}
         result[approach] = {
             "parts": {trait: rows for trait, rows in parts.items() if rows},

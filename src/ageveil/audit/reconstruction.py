@@ -233,8 +233,9 @@ def reconstruct(
     result = {}
     for name in METHODS:
         after = found(name)
-        decibels, similarity, success = zip(before, after, strict=True)
-        result[name] = Reconstruction(decibels, similarity, success, len(probes))
+        result[name] = Reconstruction(
+            (before[0], after[0]), (before[1], after[1]), (before[2], after[2]), len(probes)
+        )
     return result
 
 
