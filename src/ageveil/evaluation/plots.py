@@ -163,8 +163,8 @@ def _name_points(axis: Axes, points: Sequence[tuple[str, float, float]]) -> None
                 outside = box[0] < frame.x0 or box[2] > frame.x1 or box[1] < frame.y0 or box[3] > frame.y1
                 touched = sum(_touch(box, other) for other in taken)
                 tries.append((touched + 2 * outside, len(tries), up, left, box))
-        _, _, up, left, box = min(tries)
-        taken.append(box)
+        _, _, up, left, chosen = min(tries)
+        taken.append(chosen)
         axis.annotate(
             name, (x, y), (-7 if left else 7, up), textcoords="offset points", color=_INK,
             ha="right" if left else "left", va="bottom",
