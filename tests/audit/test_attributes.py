@@ -92,7 +92,7 @@ def faces(crops):
 def test_what_too_few_faces_state_is_left_out(faces):
     steps = []
     found = attributes.attributes(
-        faces, ["mask", "original"], RECOGNISERS["dlib-resnet"], advance=lambda: steps.append(1)
+        faces, ["mask", "original"], [RECOGNISERS["dlib-resnet"]], advance=lambda: steps.append(1)
     )
     assert {approach: list(told) for approach, told in found.items()} == {
         "mask": ["gender"], "original": ["gender"],
@@ -103,7 +103,7 @@ def test_what_too_few_faces_state_is_left_out(faces):
 
 def test_where_no_face_can_be_used_nothing_is_told(faces):
     only = Faces(faces.images[:1], faces.crops)
-    assert attributes.attributes(only, ["mask"], RECOGNISERS["dlib-resnet"]) == {"mask": {}}
+    assert attributes.attributes(only, ["mask"], [RECOGNISERS["dlib-resnet"]]) == {"mask": {}}
 
 
 def test_a_classifier_that_fails_is_not_taken_for_too_few_faces(faces, monkeypatch):
@@ -112,4 +112,10 @@ def test_a_classifier_that_fails_is_not_taken_for_too_few_faces(faces, monkeypat
 
     monkeypatch.setattr(attributes, "_classify", fail)
     with pytest.raises(np.linalg.LinAlgError, match="singular"):
-        attributes.attributes(faces, ["mask"], RECOGNISERS["dlib-resnet"])
+        attributes.attributes(faces, ["mask"], [RECOGNISERS["dlib-resnet"]])
+
+
+def test_of_several_recognisers_the_best_reading_counts(faces):
+    each = [attributes.attributes(faces, ["mask"], [one])["mask"]["gender"] for one in RECOGNISERS.values()]
+    best = attributes.attributes(faces, ["mask"], list(RECOGNISERS.values()))["mask"]["gender"]
+    assert best.recall.value == max(one.recall.value for one in each)

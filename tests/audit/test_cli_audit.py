@@ -79,11 +79,15 @@ def test_attributes_and_members_are_looked_for(run, stated, cache, tmp_path):
     told = record["attributes"]["mask"]["gender"]
     assert (told["values"], told["guessing"], told["faces"]) == (["female", "male"], 50, 18)
     assert told["recall"]["value"] > 90  # one portrait or the other
+    (female, male) = record["fairness"]["mask"]["parts"]["gender"]
+    assert (female["value"], male["value"]) == ("female", "male")
+    assert female["over_13"]["faces"] + male["over_13"]["faces"] == 6  # those of 5 years
     members = record["membership"]["mask"]
     assert members["trained"] + members["others"] == 18
     assert 0 <= members["advantage"]["value"] <= 100
     page = (tmp_path / "index.html").read_text()
     assert "What else a face tells" in page
+    assert "For whom the estimator errs" in page
     assert "Whom the estimator has seen" in page
 
 
@@ -112,6 +116,18 @@ def test_the_cache_is_private_and_saves_the_work(run, folder, cache, tmp_path):
     assert (ended.code, ended.err) == (0, "")
     assert ended.json == {"page": str(tmp_path / "index.html"), "report": str(tmp_path / "audit.json")}
     assert {path: path.stat().st_mtime_ns for path in (cache / "embeddings").iterdir()} == files
+
+
+def test_a_blur_is_undone(run, folder, tmp_path):
+    words = ["--faces", folder, "--out", tmp_path, "--quick", "--approach", "blur,mask", "--quiet"]
+    assert run("audit", *words).code == 0
+    restored = json.loads((tmp_path / "audit.json").read_text())["reconstruction"]
+    assert {name: set(methods) for name, methods in restored.items()} == {
+        "blur": {"wiener", "richardson-lucy"}
+    }
+    before, after = restored["blur"]["wiener"]["psnr"]
+    assert after["value"] > before["value"]
+    assert "What deblurring brings back" in (tmp_path / "index.html").read_text()
 
 
 def test_verdicts_are_shown(run, cache, tmp_path):

@@ -1,6 +1,8 @@
 """Recognisers: ours against dlib itself, files of one's own by their convention, everything else refused."""
 
+import hashlib
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -50,6 +52,50 @@ def test_our_recogniser_agrees_with_dlibs_own(pixels):
 def test_a_face_and_its_mirror_image_are_one(pixels):
     one, two = embed(np.stack([pixels[0], pixels[0][:, ::-1]]), OURS)
     np.testing.assert_allclose(one, two, atol=1e-4)
+
+
+def test_pixels_are_the_mean_colours_of_cells(pixels):
+    for crop, row in zip(pixels, embed(pixels, RECOGNISERS["pixels"]), strict=True):
+        cells = [
+            crop[top : top + 14, left : left + 14, colour].mean()
+            for top in range(0, 224, 14)
+            for left in range(0, 224, 14)
+            for colour in range(3)
+        ]
+        less = np.array(cells) - np.mean(cells)
+        np.testing.assert_allclose(row, less / np.sqrt((less**2).sum()), atol=1e-5)
+
+
+def test_pixels_tell_a_face_from_its_mirror_image(pixels):
+    one, two = embed(np.stack([pixels[0], pixels[0][:, ::-1]]), RECOGNISERS["pixels"])
+    assert cosine(one, two) < 0.9
+    np.testing.assert_allclose(one.reshape(16, 16, 3)[:, ::-1], two.reshape(16, 16, 3), atol=1e-5)
+
+
+def test_levels_keep_what_lengths_and_means_take_away():
+    flat = np.repeat(np.array([40, 200], np.uint8), 224 * 224 * 3).reshape(2, 224, 224, 3)
+    dark, light = (RECOGNISERS[name] for name in ("pixels", "levels"))
+    assert not embed(flat, dark).any()
+    one, two = embed(flat, light)
+    # By hand: 48 equal numbers beside a constant of 7 half ranges.
+    for row, level in ((one, 40), (two, 200)):
+        numbers = np.array([(level - 127.5) / 127.5] * 48 + [7])
+        np.testing.assert_allclose(row, numbers / np.sqrt((numbers**2).sum()), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["pixels", "levels"])
+def test_the_file_shipped_is_that_of_the_recipe(name):
+    script = Path(__file__).parents[2] / "recipes" / "recognisers" / "build.py"
+    spec = importlib.util.spec_from_file_location("build", script)
+    build = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(build)
+    made = hashlib.sha256(getattr(build, name)().SerializeToString()).hexdigest()
+    assert made == RECOGNISERS[name].weights.sha256
+
+
+def test_both_are_kept_under_names_of_their_own():
+    one = RECOGNISERS["pixels"]
+    assert one.mark != replace(one, mirrored=True).mark
 
 
 def test_batches_do_not_matter(pixels):
@@ -104,7 +150,9 @@ def test_what_is_no_recogniser_is_refused(tmp_path, shape, how, what):
 
 
 def test_an_unknown_recogniser_lists_the_choices():
-    with pytest.raises(ValueError, match="unknown recogniser 'arcface'; choose one of dlib-resnet or an"):
+    with pytest.raises(
+        ValueError, match="unknown recogniser 'arcface'; choose one of dlib-resnet, pixels, levels or an"
+    ):
         get_recogniser("arcface")
 
 

@@ -9,6 +9,7 @@ from ageveil.audit.reidentification import (
     accepted_share,
     adapted_scores,
     cosine_scores,
+    distance_scores,
     learn_metric,
     measure,
     normalized,
@@ -42,6 +43,36 @@ def test_scores_are_cosines():
     for i, j in np.ndindex(3, 3):
         a, b = rows[2 * i], rows[2 * j + 1]
         assert scores[i, j] == pytest.approx(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
+
+
+def test_distances_are_those_of_a_slow_loop():
+    rows, person = people_of(4, 5, 0.5)
+    probes = RNG.normal(size=(6, 16))
+    scores = distance_scores(probes, rows, person, 4)
+    for i, j in np.ndindex(6, 4):
+        mean = [np.mean([row[axis] for row in rows[person == j]]) for axis in range(16)]
+        assert scores[i, j] == pytest.approx(-sum((a - b) ** 2 for a, b in zip(probes[i], mean, strict=True)))
+
+
+def test_distances_name_whom_angles_do_not():
+    # One number tells people apart, and two angles are all that one number has.
+    person = np.repeat(np.arange(20), 6)
+    rows = (person - 9.5)[:, None] + 0.1 * np.random.default_rng(3).normal(size=(120, 1))
+    gallery = np.arange(120) % 6 < 3
+    named = [
+        measure(way(rows[~gallery], rows[gallery], person[gallery], 20), person[~gallery], resamples=10)
+        for way in (cosine_scores, distance_scores)
+    ]
+    assert named[0].rank1.value < 15
+    assert named[1].rank1.value > 95
+
+
+def test_distances_name_nobody_where_nothing_is_left():
+    rng, person = np.random.default_rng(4), np.repeat(np.arange(50), 6)
+    rows, gallery = rng.normal(size=(300, 8)), np.arange(300) % 6 < 3
+    scores = distance_scores(rows[~gallery], rows[gallery], person[gallery], 50)
+    found = measure(scores, person[~gallery], resamples=100)
+    assert found.rank1.low <= 2 <= found.rank1.high
 
 
 def test_a_row_of_zeros_stays():
@@ -129,7 +160,8 @@ def test_a_metric_learns_to_look_away_from_what_varies_within_people():
     plain = named(cosine_scores(rows[~gallery], rows[gallery], person[gallery], 20))
     adapted = adapted_scores(rows[~gallery], {"clear": rows[gallery]}, metric, person[gallery], 20)
     assert plain < 60
-    assert named(adapted["clear"]) > 80
+    assert named(adapted["clear", "cosine"]) > 80
+    assert named(adapted["clear", "distance"]) > 80
 
 
 def test_a_metric_takes_away_what_an_approach_does_to_every_face():

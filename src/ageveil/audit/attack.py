@@ -311,7 +311,7 @@ class _Eyes:
                     seed=self.plan.seed, threads=self.threads, advance=self.advance,
                 )  # fmt: skip
 
-            key = (recogniser.weights.sha256, approach, made, part, counts, self.plan.seed)
+            key = (recogniser.mark, approach, made, part, counts, self.plan.seed)
             found, there = self.cache.get(key, compute)
             if there:
                 for _ in range(len(part) * counts[-1]):
@@ -339,13 +339,13 @@ def _scores(attacker: Attacker, view: _View) -> list[NDArray[np.float64]]:
     if attacker != "adapted":
         kind = "clear" if attacker == "naive" else "anonymized"
         return [cosine_scores(probes, known[kind], whose, view.count)]
-    found = {kind: np.empty((len(probes), view.count)) for kind in known}
+    found: dict[tuple[str, str], NDArray[np.float64]] = {}
     asked = view.fold[~view.gallery]
     for part in np.unique(asked):
         others = view.fold != part
         seen_by_attacker = {"clear": view.clear[others], "anonymized": view.hidden[others]}
         metric = learn_metric(seen_by_attacker, view.person[others])
         mine = asked == part
-        for kind, scores in adapted_scores(probes[mine], known, metric, whose, view.count).items():
-            found[kind][mine] = scores
+        for way, scores in adapted_scores(probes[mine], known, metric, whose, view.count).items():
+            found.setdefault(way, np.empty((len(probes), view.count)))[mine] = scores
     return list(found.values())

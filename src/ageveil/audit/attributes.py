@@ -115,7 +115,7 @@ def _classify(
 def attributes(
     faces: Faces,
     approaches: Sequence[str],
-    recogniser: Recogniser,
+    recognisers: Sequence[Recogniser],
     *,
     limit: int = 1000,
     seed: int = 0,
@@ -126,7 +126,7 @@ def attributes(
     Args:
         faces: Say what they know of each person.
         approaches: Names in `ageveil.anonymization.APPROACHES`.
-        recogniser: Looks at the faces.
+        recognisers: Look at the faces; of each attribute the best reading counts.
         limit: Only so many faces, drawn at random.
         seed: Of the draws and of the parts.
         advance: Called after each face behind each approach.
@@ -139,7 +139,9 @@ def attributes(
         ModelError: As `ageveil.audit.recognition.embed`.
     """
     order = np.random.default_rng(seed).permutation(len(faces.images))[:limit].tolist()
-    rows: dict[str, list[NDArray[np.float32]]] = {approach: [] for approach in approaches}
+    rows: dict[str, list[list[NDArray[np.float32]]]] = {
+        approach: [[] for _ in recognisers] for approach in approaches
+    }
     labels: dict[str, list[str | None]] = {"gender": [], "race": []}
     for start in range(0, len(order), _BATCH):
         crops = {}
@@ -149,12 +151,19 @@ def attributes(
         for trait, stated in labels.items():
             stated += [getattr(faces.images[face], trait) for face in crops]
         for approach in approaches if crops else ():
-            looked = seen(crops.__getitem__, list(crops), approach, (1,), recogniser, seed=seed)
-            rows[approach].append(looked[:, 0, 0])
+            for recogniser, parts in zip(recognisers, rows[approach], strict=True):
+                looked = seen(crops.__getitem__, list(crops), approach, (1,), recogniser, seed=seed)
+                parts.append(looked[:, 0, 0])
             for _ in crops:
                 advance()
     enough = [trait for trait, stated in labels.items() if len(_common(stated)) > 1]
     return {
-        approach: {trait: read_attribute(np.concatenate(parts), labels[trait], seed=seed) for trait in enough}
-        for approach, parts in rows.items()
+        approach: {
+            trait: max(
+                (read_attribute(np.concatenate(parts), labels[trait], seed=seed) for parts in looks),
+                key=lambda read: read.recall.value,
+            )
+            for trait in enough
+        }
+        for approach, looks in rows.items()
     }

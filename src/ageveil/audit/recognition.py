@@ -32,12 +32,20 @@ class Recogniser:
         margin: Whether it was trained with a margin loss, as today's strongest are; None where that is not
             known.
         source: What it is, for people.
+        mirrored: Whether a face and its mirror image are looked at together. It steadies a network; it takes
+            from plain pixels what differs between the halves of a face.
     """
 
     name: str
     weights: Weights
     margin: bool | None
     source: str
+    mirrored: bool = True
+
+    @property
+    def mark(self) -> str:
+        """What embeddings are kept under: others come of another file, or of another way to look."""
+        return self.weights.sha256 if self.mirrored else f"{self.weights.sha256}, one view"
 
 
 RECOGNISERS: Mapping[str, Recogniser] = MappingProxyType(
@@ -55,9 +63,37 @@ RECOGNISERS: Mapping[str, Recogniser] = MappingProxyType(
             margin=False,
             source="dlib's ResNet of 2017",
         ),
+        "pixels": Recogniser(
+            "pixels",
+            Weights(
+                package="ageveil",
+                file="weights/pixels.onnx",
+                sha256="fec426bd2d69d3342d95849e3c6c27fe6516018e18d3b972166c009a578cbe96",
+                licence="Apache-2.0",
+                source="written, not trained, by recipes/recognisers of Ageveil",
+                distribution="ageveil",
+            ),
+            margin=False,
+            source="colours of 16 × 16 cells, nothing trained",
+            mirrored=False,
+        ),
+        "levels": Recogniser(
+            "levels",
+            Weights(
+                package="ageveil",
+                file="weights/levels.onnx",
+                sha256="af31d7754094823f0d10e0cf65b034b181d9e3b0ecf4f3bf872d58cc5a983789",
+                licence="Apache-2.0",
+                source="written, not trained, by recipes/recognisers of Ageveil",
+                distribution="ageveil",
+            ),
+            margin=False,
+            source="colours and brightness of 4 × 4 cells, nothing trained",
+            mirrored=False,
+        ),
     }
 )
-"""Recognisers by name."""
+"""Recognisers by name. Behind coarse cells a network made for faces sees less than the cells hold."""
 
 
 def get_recogniser(name: str) -> Recogniser:
@@ -83,7 +119,7 @@ def get_recogniser(name: str) -> Recogniser:
 
 
 def embed(pixels: NDArray[np.uint8], recogniser: Recogniser, *, threads: int = 0) -> NDArray[np.float32]:
-    """Embeddings of faces: each the sum of those of the face and of its mirror image, both of length 1.
+    """Embeddings of faces, of length 1; or the sum of two, where the mirror image is looked at as well.
 
     Args:
         pixels: Canonical crops, shape (N, S, S, 3), uint8 RGB, anonymized or not; N is 1 or more.
@@ -100,8 +136,9 @@ def embed(pixels: NDArray[np.uint8], recogniser: Recogniser, *, threads: int = 0
     rows = []
     for start in range(0, len(pixels), _BATCH):
         batch = pixels[start : start + _BATCH]
-        both = [_run(session, view, recogniser.name) for view in (batch, batch[:, :, ::-1])]
-        rows.append(sum(row / np.maximum(np.linalg.norm(row, axis=1, keepdims=True), 1e-12) for row in both))
+        views = (batch, batch[:, :, ::-1]) if recogniser.mirrored else (batch,)
+        seen = [_run(session, view, recogniser.name) for view in views]
+        rows.append(sum(row / np.maximum(np.linalg.norm(row, axis=1, keepdims=True), 1e-12) for row in seen))
     return np.concatenate(rows)
 
 

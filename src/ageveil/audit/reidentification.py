@@ -50,6 +50,30 @@ def cosine_scores(
     return normalized(probes) @ templates(gallery, person, count).T
 
 
+def distance_scores(
+    probes: NDArray[np.floating], gallery: NDArray[np.floating], person: NDArray[np.int64], count: int
+) -> NDArray[np.float64]:
+    """How near each probe lies to each person: minus the squared distance to the mean of the gallery.
+
+    Where an approach leaves a number or two, the angle between embeddings is next to nothing of what it
+    leaves.
+
+    Args:
+        probes: Shape (P, D).
+        gallery: Shape (N, D).
+        person: Whose each of the gallery is, shape (N,), in 0..count - 1; everybody occurs.
+        count: Number of people K.
+
+    Returns:
+        Shape (P, K).
+    """
+    means = np.zeros((count, gallery.shape[1]))
+    np.add.at(means, person, gallery)
+    means /= np.bincount(person, minlength=count)[:, None]
+    squares = (np.square(probes).sum(1)[:, None] + np.square(means).sum(1)) - 2 * probes @ means.T
+    return np.asarray(-np.maximum(squares, 0), np.float64)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Metric:
     """What an attacker learned of how faces of one person differ.
@@ -98,12 +122,11 @@ def learn_metric(kinds: Mapping[str, NDArray[np.floating]], person: NDArray[np.i
     within = rest.T @ rest / len(joined)
     size = len(within)
     within += np.eye(size) * (_SHRINKAGE * np.trace(within) / size + 1e-12)
-    values, vectors = np.linalg.eigh(within)
-    whiten = vectors / np.sqrt(values)
-    spread = means @ whiten
-    _, axes = np.linalg.eigh(spread.T * counts @ spread)
+    # Any root whitens alike but for a turn, which the next step takes out; this one is quick to find.
+    whiten = np.linalg.inv(np.linalg.cholesky(within)).T
+    _, _, axes = np.linalg.svd(np.sqrt(counts)[:, None] * (means @ whiten), full_matrices=False)
     kept = min(len(people) - 1, size)
-    return Metric(centres, whiten @ axes[:, ::-1][:, :kept])
+    return Metric(centres, whiten @ axes[:kept].T)
 
 
 def adapted_scores(
@@ -112,12 +135,19 @@ def adapted_scores(
     metric: Metric,
     person: NDArray[np.int64],
     count: int,
-) -> dict[str, NDArray[np.float64]]:
-    """Scores under a learned metric against each gallery that the attacker may hold, each of shape (P, K)."""
-    known = metric.apply(probes, "anonymized")
+) -> dict[tuple[str, str], NDArray[np.float64]]:
+    """Scores under a learned metric against each gallery that the attacker may hold, each of shape (P, K).
+
+    Returns:
+        (kind of gallery, "cosine" or "distance") -> scores.
+    """
+    seen = metric.apply(probes, "anonymized")
+    known = {kind: metric.apply(gallery, kind) for kind, gallery in galleries.items()}
+    ways = {"cosine": cosine_scores, "distance": distance_scores}
     return {
-        kind: cosine_scores(known, metric.apply(gallery, kind), person, count)
-        for kind, gallery in galleries.items()
+        (kind, name): way(seen, rows, person, count)
+        for kind, rows in known.items()
+        for name, way in ways.items()
     }
 
 

@@ -41,8 +41,8 @@ def audit(
     ] = None,
     approach: Annotated[str, typer.Option(help="One approach, several with commas between, or all.")] = "all",
     recogniser: Annotated[
-        str, typer.Option(help="dlib-resnet, or ONNX files, with commas between; the strongest counts.")
-    ] = "dlib-resnet",
+        str, typer.Option(help="Names, or ONNX files, with commas between; the strongest counts.")
+    ] = "dlib-resnet,pixels,levels",
     releases: Annotated[
         str, typer.Option(help="Numbers of frames of a face that the attacker fuses, from 1 upwards.")
     ] = "1,5,30",
@@ -71,6 +71,7 @@ def audit(
     start, began_at = time.monotonic(), commit()
     from ageveil.anonymization import get_approach
     from ageveil.audit import page, report
+    from ageveil.audit.fairness import fairness
     from ageveil.evaluation import plots
     from ageveil.files import make_directory, write_text
 
@@ -88,6 +89,9 @@ def audit(
         found = _attack(chosen, plan, cache, quiet=quiet)
         estimates = None if aged is None else _estimate(aged, plan, workers, quiet=quiet)
         record = report.build(found, chosen, plan, estimates)
+        record["reconstruction"] = _undo_blurs(chosen, plan, quiet=quiet)
+        if estimates is not None:
+            record["fairness"] = fairness(estimates, seed=seed)
         if aged is not None:
             record["attributes"] = _read_attributes(aged, plan, quiet=quiet)
         if trained is not None:
@@ -119,6 +123,7 @@ def _plan(approach: str, recogniser: str, releases: str, seed: int, *, quick: bo
     """What the options ask for, with recognisers that were tried."""
     from ageveil.audit import attack
     from ageveil.audit.recognition import check, get_recogniser
+    from ageveil.audit.releases import behaviour
 
     plan = attack.Plan(
         options.approaches(approach),
@@ -129,6 +134,8 @@ def _plan(approach: str, recogniser: str, releases: str, seed: int, *, quick: bo
     )
     for entry in plan.recognisers:
         check(entry)
+    for name in plan.approaches:
+        behaviour(name)  # which needs its weights
     return plan
 
 
@@ -165,6 +172,23 @@ def _attack(chosen: People, plan: Plan, cache: Path | None, *, quiet: bool) -> d
         return attack.run(chosen, plan, cache=cache and cache / "embeddings", advance=bar.advance)
 
 
+def _undo_blurs(chosen: People, plan: Plan, *, quiet: bool) -> dict[str, Any]:
+    from ageveil.audit.reconstruction import reconstruct, undoable
+
+    blurs = [name for name in plan.approaches if undoable(name) is not None]
+    if not blurs:
+        return {}
+    with progress("deblurring", len(blurs) * len(chosen), quiet=quiet) as bar:
+        restored = {
+            name: reconstruct(chosen, name, plan.recognisers[0], seed=plan.seed, advance=bar.advance)
+            for name in blurs
+        }
+    return {
+        name: {method: asdict(found) for method, found in methods.items()}
+        for name, methods in restored.items()
+    }
+
+
 def _estimate(
     aged: _Aged, plan: Plan, workers: int | None, *, quiet: bool
 ) -> dict[tuple[str, str], Estimates]:
@@ -184,7 +208,7 @@ def _read_attributes(aged: _Aged, plan: Plan, *, quiet: bool) -> dict[str, Any]:
     count = min(_ATTRIBUTE_FACES, len(aged.faces.images))
     with progress("attributes", count * len(plan.approaches), quiet=quiet) as bar:
         told = attributes(
-            aged.faces, plan.approaches, plan.recognisers[0], limit=count, seed=plan.seed, advance=bar.advance
+            aged.faces, plan.approaches, plan.recognisers, limit=count, seed=plan.seed, advance=bar.advance
         )
     return {name: {trait: asdict(found) for trait, found in traits.items()} for name, traits in told.items()}
 

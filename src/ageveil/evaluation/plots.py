@@ -133,16 +133,46 @@ def frontier_plot(points: Sequence[tuple[str, dict[str, float], dict[str, float]
                 named["value"], share["value"], xerr=spread[0], yerr=spread[1],
                 color=style["color"], marker=style["marker"], markersize=6, linewidth=1, label=name,
             )  # fmt: skip
-            left = named["value"] > 85  # or the name would leave the plot
-            axis.annotate(
-                name, (named["value"], share["value"]), (-7 if left else 7, 6),
-                textcoords="offset points", ha="right" if left else "left", color=_INK,
-            )  # fmt: skip
         axis.set_xlim(-2, 102)
+        _name_points(axis, [(name, named["value"], share["value"]) for name, named, share in points])
         axis.set_xlabel("faces that the strongest attacker names, %")
         axis.set_ylabel("age accuracy kept, % of the bare face's")
 
     return _svg("Frontier of privacy and accuracy, by approach", 1, 1, (8, 5), draw)
+
+
+def _name_points(axis: Axes, points: Sequence[tuple[str, float, float]]) -> None:
+    """Write a name beside each point, where it touches no point and no name that stands already."""
+    figure = axis.get_figure(root=True)
+    if figure is None:
+        raise ValueError("the axes stand in no figure")
+    scale = figure.dpi / 72  # pixels for each typographic point
+    figure.draw_without_rendering()  # places are known only once the axes have their size
+    places = [axis.transData.transform((x, y)) for _, x, y in points]
+    taken: list[tuple[float, ...]] = [
+        (x - 5 * scale, y - 5 * scale, x + 5 * scale, y + 5 * scale) for x, y in places
+    ]
+    frame = axis.bbox
+    for (name, x, y), (at_x, at_y) in zip(points, places, strict=True):
+        width, height = 5.5 * len(name) * scale, 11 * scale
+        tries: list[tuple[int, int, int, bool, tuple[float, ...]]] = []
+        for up in (6, -15, 18, -27, 30, -39, 42):
+            for left in (False, True):
+                edge = at_x - 7 * scale - width if left else at_x + 7 * scale
+                box = (edge, at_y + up * scale, edge + width, at_y + up * scale + height)
+                outside = box[0] < frame.x0 or box[2] > frame.x1 or box[1] < frame.y0 or box[3] > frame.y1
+                touched = sum(_touch(box, other) for other in taken)
+                tries.append((touched + 2 * outside, len(tries), up, left, box))
+        _, _, up, left, chosen = min(tries)
+        taken.append(chosen)
+        axis.annotate(
+            name, (x, y), (-7 if left else 7, up), textcoords="offset points", color=_INK,
+            ha="right" if left else "left", va="bottom",
+        )  # fmt: skip
+
+
+def _touch(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
 def _styled(records: Sequence[dict[str, Any]]) -> list[tuple[dict[str, Any], dict[str, Any]]]:

@@ -1,0 +1,87 @@
+"""Gaps between people: seen where they were made, and not where they were not; shares by hand."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from ageveil.audit import fairness
+from ageveil.estimation import get_model
+from ageveil.evaluation.accuracy import Estimates
+from ageveil.training.labels import LabelledImage
+from ageveil.types import AgeDistribution
+
+
+def estimates_of(rows):
+    """Of (age, said age, gender, race): an estimator that is sure."""
+    images, said = [], []
+    for number, (age, guess, gender, race) in enumerate(rows):
+        images.append(
+            LabelledImage(Path(f"{number}.jpg"), age_low=age, age_high=age, gender=gender, race=race)
+        )
+        years = np.zeros(101)
+        years[guess] = 1
+        said.append(AgeDistribution.from_years(years, approach="mask", model=get_model("ageveil").info))
+    return Estimates("utkface", tuple(images), tuple(said), "mask", "ageveil", len(rows), {})
+
+
+def faces(off, times=40):
+    """So many times five faces: those of women are off by so many years."""
+    rng = np.random.default_rng(1)
+    ages = np.tile([5, 10, 16, 30, 40], times)
+    return estimates_of(
+        [
+            (age, age + (off if place % 2 else 0), ("male", "female")[place % 2], rng.choice(["a", "b"]))
+            for place, age in enumerate(ages.tolist())
+        ]
+    )
+
+
+def test_a_gap_that_was_made_is_named(monkeypatch):
+    monkeypatch.setattr(fairness, "FEW", 20)
+    found = fairness.fairness({("mask", "ageveil"): faces(4)}, resamples=20)["mask"]
+    gap = found["widest"]["over_18"]
+    assert (gap["trait"], gap["highest"], gap["lowest"], gap["apart"]) == ("gender", "female", "male", True)
+    # Of women under 18 those of 16 are taken for 20: one in three.
+    assert gap["points"] == pytest.approx(100 / 3)
+    assert found["widest"]["mae_years"]["points"] == pytest.approx(4)
+    assert {trait: [row["value"] for row in rows] for trait, rows in found["parts"].items()}["gender"] == [
+        "female", "male",
+    ]  # fmt: skip
+
+
+def test_where_there_is_no_gap_none_is_apart(monkeypatch):
+    monkeypatch.setattr(fairness, "FEW", 20)
+    found = fairness.fairness({("mask", "ageveil"): faces(0)}, resamples=20)["mask"]["widest"]
+    assert {name: (gap["points"], gap["apart"]) for name, gap in found.items()} == {
+        "exact": (0, False), "mae_years": (0, False), "over_13": (0, False), "over_18": (0, False),
+    }  # fmt: skip
+
+
+def test_few_faces_name_no_gap():
+    found = fairness.fairness({("mask", "ageveil"): faces(4, times=20)}, resamples=5)["mask"]["widest"]
+    assert list(found.values()) == [None] * 4
+
+
+def test_shares_are_those_of_a_slow_count():
+    estimates = faces(4)
+    for gender in ("female", "male"):
+        for age in fairness.OVER:
+            share, count = fairness.taken_for_older(estimates, "gender", gender, age)
+            under = older = 0
+            for image, distribution in zip(estimates.images, estimates.distributions, strict=True):
+                if image.gender == gender and image.age < age:
+                    under += 1
+                    older += distribution.years[age:].sum() >= 0.5
+            assert (count, share.value) == (under, pytest.approx(100 * older / under))
+            exact = scipy.stats.binomtest(int(older), under).proportion_ci(0.95, "exact")
+            assert (share.low, share.high) == pytest.approx((100 * exact.low, 100 * exact.high), abs=1e-6)
+
+
+def test_of_nobody_nothing_is_said():
+    estimates = estimates_of([(30, 31, "male", None), (50, 50, "male", None)])
+    assert fairness.taken_for_older(estimates, "gender", "male", 13) is None
+    assert fairness.by_trait(estimates, "race", resamples=5) == []
+    (row,) = fairness.by_trait(estimates, "gender", resamples=5)
+    assert row["over_13"] is row["over_18"] is None
