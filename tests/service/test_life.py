@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
 from joserfc import jwk, jwt
 from tests.service.conftest import AUDIENCE, Running, frame_of, nonce
 
@@ -347,7 +348,11 @@ def test_appeals_are_records_of_completed_checks(running):
     appeal = {"kind": "guardian", "result": "granted"}
     assert code(running.http.post(place, json=appeal, headers=running.party)) == "check_open"
     running.post(check, "end")
-    assert running.http.post(place, json=appeal, headers=running.party).json() == {"sequence": 2}
+    answer = running.http.post(place, json=appeal, headers=running.party).json()
+    with running.service.engine.connect() as connection:
+        kept = connection.execute(sa.text("SELECT kind, hash FROM ledger ORDER BY sequence DESC")).first()
+    assert ("appeal", answer["record"]) == tuple(kept)
+    assert answer.keys() == {"record"}
     unknown = running.http.post("/v1/checks/x/appeals", json=appeal, headers=running.party)
     assert code(unknown) == "not_found"
 
