@@ -19,6 +19,7 @@ from ageveil import anonymization, boards, estimation
 from ageveil.anonymization import APPROACHES, anonymize_crop
 from ageveil.errors import ModelError
 from ageveil.pipeline import Pipeline
+from ageveil.service.judge import Judge
 from ageveil.service.keys import generate_key
 from ageveil.service.problems import CODES
 from ageveil.service.service import open_service
@@ -187,6 +188,21 @@ def test_a_veil_is_taken_by_a_service_that_asks_for_veils(veiled):
     assert code(running.post(check, "faces", {"frames": [wrong]})) == "not_anonymized"
     answered = running.post(check, "faces", {"frames": [sent]})
     assert answered.json()["outcome"] in {"allow", "deny", "step_up"}
+
+
+def test_by_default_faces_come_as_the_least_that_the_estimator_reads(tmp_path, monkeypatch):
+    monkeypatch.delenv("AGEVEIL_APPROACH")
+
+    def approach(**chosen):
+        settings = read_settings(state_directory=tmp_path / "state", demo=False, **chosen)
+        return Judge(settings).approach
+
+    if "veil" not in estimation.MODELS["ageveil"].info.calibrated or not APPROACHES["veil"].usable:
+        pytest.skip("left out: the weights of the approach veil are not installed")
+    assert approach() == "veil"
+    # dlib's network knows bare faces only.
+    assert approach(model="dlib-age") == "mosaic"
+    assert approach(approach="blur") == "blur"
 
 
 def test_a_service_of_veils_does_not_start_without_their_network(tmp_path, monkeypatch):
