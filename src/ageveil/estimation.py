@@ -144,7 +144,7 @@ def _research(
 MODELS: Mapping[str, Estimator] = MappingProxyType(
     {
         "ageveil": _research(
-            "ageveil", "2", "year", "ff7b212d4bef94b300a56c0c830d26d1455373e8a8f339c05ce84fef7e0d1548", _EVERY
+            "ageveil", "3", "year", "816c89a920b3ad85eb28547d1fe1d026109964a13728b709da6746bc8c9bbc47", _EVERY
         ),
         "dlib-age": Estimator(
             info=ModelInfo(
