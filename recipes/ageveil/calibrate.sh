@@ -10,7 +10,7 @@ for asked in "18 0.01" "17 0.02" "16 0.02"; do
   read -r age share <<<"$asked"
   declare -A board=([18]="pegi 18" [17]="mpa R" [16]="pegi 16")
   read -r name mark <<<"${board[$age]}"
-  for approach in mosaic mask blur; do
+  for approach in mosaic mask blur veil; do
     ageveil calibrate --data "prepared:$prepared/utkface-train" --board "$name" --rating "$mark" \
       --approach "$approach" --max-false-accept "$share" --model ageveil \
       --check "prepared:$prepared/utkface-test" --out "$out" --json --quiet \
