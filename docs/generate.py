@@ -116,7 +116,7 @@ def boards_page() -> str:
 
 
 # Approaches that pages speak of, in their order; DES leaves noise, as the permutation does.
-_SHOWN = ("original", "mosaic", "mask", "blur", "permutation")
+_SHOWN = ("original", "mosaic", "mask", "blur", "grid", "dp-pix", "veil", "permutation")
 
 _DEFAULT = "ageveil"
 

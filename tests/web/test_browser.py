@@ -14,6 +14,7 @@ import pytest
 
 pytest.importorskip("fastapi", reason="left out: the extra service")
 
+from ageveil.anonymization import APPROACHES
 from ageveil.service.pages import STATIC
 
 
@@ -41,16 +42,22 @@ def _wait_until_ready(origin: str, process: subprocess.Popen) -> None:
     pytest.fail("the service does not start")
 
 
-@pytest.fixture(scope="module")
-def service(tmp_path_factory):
-    """A running service and a party on an origin of its own: what the browser tests read."""
+@pytest.fixture(scope="module", params=["veil", "mosaic"])
+def service(request, tmp_path_factory):
+    """A running service and a party on an origin of its own: what the browser tests read.
+
+    Of the approach that needs a network in the browser, and of one that needs none.
+    """
     if not (STATIC / "index.html").is_file():
         pytest.skip("left out: the built browser client (make web)")
+    if not APPROACHES[request.param].usable:
+        pytest.skip(f"left out: the weights of the approach {request.param} are not installed")
     port, party = free_port(), f"http://localhost:{free_port()}"
     state = tmp_path_factory.mktemp("state")
     environment = os.environ | {
         "AGEVEIL_STATE_DIRECTORY": str(state),
         "AGEVEIL_ADDRESS_PER_MINUTE": "10000",
+        "AGEVEIL_APPROACH": request.param,
     }
     command = [sys.executable, "-m", "ageveil"]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
@@ -61,7 +68,12 @@ def service(tmp_path_factory):
         add = [*command, "parties", "add", "films", "--audience", party]
         told = subprocess.run(add, env=environment, capture_output=True, text=True, check=True).stdout
         key = next(word for word in told.split() if word.startswith("ageveil_"))
-        yield {"AGEVEIL_ORIGIN": origin, "AGEVEIL_PARTY_ORIGIN": party, "AGEVEIL_API_KEY": key}
+        yield {
+            "AGEVEIL_ORIGIN": origin,
+            "AGEVEIL_PARTY_ORIGIN": party,
+            "AGEVEIL_API_KEY": key,
+            "AGEVEIL_APPROACH": request.param,
+        }
     finally:
         process.terminate()
         process.wait(30)
