@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import pytest
 from hypothesis import settings
+from tests.loopback import postgres
 
 from ageveil.anonymization import APPROACHES
 from ageveil.cli import main
@@ -20,6 +21,8 @@ from ageveil.cli import main
 # The same examples on every machine, and no limit on the time of one: shared machines stall.
 settings.register_profile("ageveil", derandomize=True, deadline=None)
 settings.load_profile("ageveil")
+
+__all__ = ["postgres"]  # a fixture of all tests
 
 VEIL_IS_MISSING = "left out: the weights of the approach veil are not installed"
 EXAMPLES = Path(__file__).parent.parent / "examples"

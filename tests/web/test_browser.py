@@ -3,7 +3,6 @@
 import contextlib
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -11,17 +10,12 @@ import urllib.error
 import urllib.request
 
 import pytest
+from tests.loopback import free_port
 
 pytest.importorskip("fastapi", reason="left out: the extra service")
 
 from ageveil.anonymization import APPROACHES
 from ageveil.service.pages import STATIC
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
 
 
 @pytest.fixture(scope="module")
@@ -42,22 +36,24 @@ def _wait_until_ready(origin: str, process: subprocess.Popen) -> None:
     pytest.fail("the service does not start")
 
 
-@pytest.fixture(scope="module", params=["veil", "mosaic"])
+@pytest.fixture(scope="module", params=[("veil", "sqlite"), ("mosaic", "postgresql")], ids="-".join)
 def service(request, tmp_path_factory):
     """A running service and a party on an origin of its own: what the browser tests read.
 
-    Of the approach that needs a network in the browser, and of one that needs none.
+    Of the approach that needs a network in the browser, and of one that needs none; on either database.
     """
+    approach, database = request.param
     if not (STATIC / "index.html").is_file():
         pytest.skip("left out: the built browser client (make web)")
-    if not APPROACHES[request.param].usable:
-        pytest.skip(f"left out: the weights of the approach {request.param} are not installed")
+    if not APPROACHES[approach].usable:
+        pytest.skip(f"left out: the weights of the approach {approach} are not installed")
     port, party = free_port(), f"http://localhost:{free_port()}"
     state = tmp_path_factory.mktemp("state")
     environment = os.environ | {
         "AGEVEIL_STATE_DIRECTORY": str(state),
         "AGEVEIL_ADDRESS_PER_MINUTE": "10000",
-        "AGEVEIL_APPROACH": request.param,
+        "AGEVEIL_DATABASE": "" if database == "sqlite" else request.getfixturevalue("postgres")[2](),
+        "AGEVEIL_APPROACH": approach,
     }
     command = [sys.executable, "-m", "ageveil"]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
@@ -72,7 +68,7 @@ def service(request, tmp_path_factory):
             "AGEVEIL_ORIGIN": origin,
             "AGEVEIL_PARTY_ORIGIN": party,
             "AGEVEIL_API_KEY": key,
-            "AGEVEIL_APPROACH": request.param,
+            "AGEVEIL_APPROACH": approach,
         }
     finally:
         process.terminate()
