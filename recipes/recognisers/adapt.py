@@ -131,9 +131,9 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     for name in ("prepared", "folder", "out"):
         parser.add_argument(name, type=Path)
-    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--learning-rate", type=float, default=5e-4)
+    parser.add_argument("--learning-rate", type=float, default=2e-4)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--limit", type=int, help="Only so many faces of each part, for a dry run.")
     parser.add_argument("--measured", type=int, default=800, help="Held-out faces to measure on.")

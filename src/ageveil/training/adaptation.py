@@ -32,7 +32,7 @@ from ageveil.training.splits import split_validation
 
 _HELD_OUT = 0.1  # of the faces
 _LOOKED_AT = 64  # bare faces at once
-_WARM_UP = 0.05  # of all steps
+_WARM_UP = 0.1  # of all steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +55,9 @@ class Adaptation:
     """
 
     approaches: Mapping[str, float]
-    epochs: int = 4
+    epochs: int = 5
     batch: int = 64
-    learning_rate: float = 5e-4
+    learning_rate: float = 2e-4
     weight_decay: float = 1e-4
     clip: float = 1.0
     sharpness: float = 20.0
