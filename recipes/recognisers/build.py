@@ -12,17 +12,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import sys
 from pathlib import Path
 
 import onnx
-import torch
 from onnx import TensorProto, helper
 
 from ageveil.files import write_bytes
 from ageveil.training import initial
-from ageveil.training.export import round_weights
+from ageveil.training.export import recogniser_graph
 from ageveil.training.resnet import CropRecogniser, DlibResNet
 
 SIDE = 224
@@ -90,19 +88,9 @@ def dlib_resnet(weights: Path) -> onnx.ModelProto:
     """dlib's recogniser over canonical crops."""
     network = DlibResNet()
     initial.fit(network, initial.load("dlib-resnet", weights))
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it misses torchvision, which nothing here needs
-    faces, side = torch.export.Dim("faces", min=1), torch.export.Dim("side", min=32)
-    model = torch.onnx.export(
-        CropRecogniser(network).eval(),
-        (torch.zeros(2, 224, 224, 3, dtype=torch.uint8),),
-        input_names=["crops"], output_names=["embeddings"],
-        dynamic_shapes=({0: faces, 1: side, 2: side},), opset_version=18, dynamo=True, verbose=False,
-    ).model_proto  # fmt: skip
-    round_weights(model, "int8")
     entry = initial.INITIAL["dlib-resnet"]
-    for key in ("licence", "training_data", "source"):
-        model.metadata_props.add(key=key, value=json.dumps(getattr(entry, key)))
-    return model
+    metadata = {key: getattr(entry, key) for key in ("licence", "training_data", "source")}
+    return recogniser_graph(CropRecogniser(network), metadata)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from ageveil.audit.releases import draws_at_random, jittered, release, seen
 from ageveil.evaluation.intervals import Estimate
 
 OURS = RECOGNISERS["dlib-resnet"]
+LEARNED = replace(OURS, name="learned", approaches=("mask",))
 RUN = {
     "command": "ageveil audit <&>", "commit": "abc", "version": "1", "date": "2020-01-01", "hardware": "x",
     "software": "y", "seconds": 1,
@@ -124,6 +125,60 @@ def test_an_attacker_never_learns_from_whom_it_names(people, monkeypatch):
         assert not asked & known
 
 
+@pytest.fixture
+def looks(monkeypatch):
+    """Which recogniser looked behind which approach, in order."""
+    noted = []
+    real = attack.seen
+    monkeypatch.setattr(attack, "seen", lambda *a, **k: noted.append((a[4].name, a[2])) or real(*a, **k))
+    return noted
+
+
+def test_who_has_learned_looks_behind_what_it_learned_for_and_adapts(people, looks):
+    plan = Plan(["mosaic", "mask"], [OURS, LEARNED], releases=(1, 2))
+    steps = []
+    both = run(people, plan, advance=lambda: steps.append(1))
+    assert set(looks) == {
+        ("dlib-resnet", "original"), ("dlib-resnet", "mosaic"), ("dlib-resnet", "mask"),
+        ("learned", "original"), ("learned", "mask"),
+    }  # fmt: skip
+    # Eighteen faces once, of six probes two frames, and of the other twelve where draws are random.
+    assert len(steps) == plan.steps(people) == (18 + (18 + 12) + (18 + 12 + 24)) + (18 + (18 + 12))
+    alone = run(people, replace(plan, recognisers=[OURS]))
+    for attacker in ("naive", "aware"):
+        assert both["mask"].once[attacker] == alone["mask"].once[attacker]
+        assert both["mask"].fused[attacker, 2] == alone["mask"].fused[attacker, 2]
+        assert both["mask"].by[attacker] == "dlib-resnet"
+    assert both["mosaic"].once == alone["mosaic"].once
+
+
+def test_who_has_learned_compares_with_either_gallery_and_under_the_metric(people, monkeypatch):
+    # By each way to score, the learned recogniser's adapted attacker names all; the other names nobody.
+    true = people.person[~people.gallery]
+    eye = np.eye(people.count)[true]
+    for way in ("naive", "aware", "adapted"):
+        asked = []
+
+        def scores(attacker, view, way=way, asked=asked):
+            asked.append(attacker)
+            return [eye if attacker == way and len(asked) > 3 else -eye]
+
+        monkeypatch.setattr(attack, "_scores", scores)
+        reached = run(people, Plan(["mask"], [OURS, LEARNED], releases=(1,)))["mask"]
+        assert asked == ["naive", "aware", "adapted"] * 2
+        assert {attacker: success.rank1.value for attacker, success in reached.once.items()} == {
+            "naive": 0, "aware": 0, "adapted": 100,
+        }  # fmt: skip
+        assert reached.by["adapted"] == "learned"
+
+
+def test_without_an_adapted_attacker_nobody_looks_with_what_has_learned(people, looks):
+    plan = Plan(["mask"], [OURS, LEARNED], ("naive", "aware"), (1,))
+    run(people, plan)
+    assert {name for name, _ in looks} == {"dlib-resnet"}
+    assert plan.steps(people) == 36
+
+
 @pytest.mark.parametrize(
     ("changes", "what"),
     [
@@ -132,6 +187,7 @@ def test_an_attacker_never_learns_from_whom_it_names(people, monkeypatch):
         ({"approaches": ["nothing"]}, "unknown approach"),
         ({"approaches": []}, "or more"),
         ({"attackers": ()}, "or more"),
+        ({"recognisers": [LEARNED]}, "a recogniser that looks behind every approach"),
         ({"releases": (5,)}, "releases ascend from 1"),
         ({"releases": (1, 5, 5)}, "releases ascend from 1"),
         ({"releases": ()}, "releases ascend from 1"),

@@ -115,6 +115,16 @@ def test_a_classifier_that_fails_is_not_taken_for_too_few_faces(faces, monkeypat
         attributes.attributes(faces, ["mask"], [RECOGNISERS["dlib-resnet"]])
 
 
+def test_a_recogniser_that_has_learned_reads_what_it_learned_to_see_behind(faces, monkeypatch):
+    looks = []
+    real = attributes.seen
+    monkeypatch.setattr(attributes, "seen", lambda *a, **k: looks.append((a[4].name, a[2])) or real(*a, **k))
+    ours = RECOGNISERS["dlib-resnet"]
+    learned = replace(ours, name="learned", approaches=("mask",))
+    attributes.attributes(faces, ["mask", "original"], [ours, learned])
+    assert looks == [("dlib-resnet", "mask"), ("learned", "mask"), ("dlib-resnet", "original")]
+
+
 def test_of_several_recognisers_the_best_reading_counts(faces):
     each = [attributes.attributes(faces, ["mask"], [one])["mask"]["gender"] for one in RECOGNISERS.values()]
     best = attributes.attributes(faces, ["mask"], list(RECOGNISERS.values()))["mask"]["gender"]

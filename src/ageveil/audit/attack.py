@@ -43,14 +43,16 @@ class Plan:
 
     Attributes:
         approaches: Names in `ageveil.anonymization.APPROACHES`; "original" shows what the attackers can do.
-        recognisers: With which faces are looked at; the strongest counts.
+        recognisers: With which faces are looked at; the strongest counts. Those that have learned to see
+            behind some approaches are the adapted attacker's, and look behind those alone.
         attackers: Which are run.
         releases: Numbers of frames of a face that the attacker fuses, ascending; the first is 1.
         fused_probes: Probes of each person that are attacked with several frames.
         seed: Of draws, keys, jitter and the bootstrap.
 
     Raises:
-        ValueError: There is nothing to do, a name is unknown or comes twice, or releases do not ascend.
+        ValueError: There is nothing to do, a name is unknown or comes twice, no recogniser looks behind every
+            approach, or releases do not ascend.
     """
 
     approaches: Sequence[str]
@@ -71,18 +73,31 @@ class Plan:
         ):
             if doubled := sorted({name for name in names if names.count(name) > 1}):
                 raise ValueError(f"two {what} have the name {doubled[0]!r}")
+        if all(recogniser.approaches is not None for recogniser in self.recognisers):
+            raise ValueError("an audit needs a recogniser that looks behind every approach")
         releases = list(self.releases)
         if not releases or releases[0] != 1 or releases != sorted(set(releases)):
             raise ValueError(f"releases ascend from 1, got {releases}")
 
     def steps(self, people: People) -> int:
         """Frames of faces that are looked at: how often `advance` is called."""
-        clear = 0 if "original" in self.approaches else len(people)
-        each = [
-            len(people) + sum(len(part) * self.releases[-1] for part in _several(people, self, name))
+        each = {
+            name: len(people) + sum(len(part) * self.releases[-1] for part in _several(people, self, name))
             for name in self.approaches
-        ]
-        return len(self.recognisers) * (clear + sum(each))
+        }
+        steps = 0
+        for behind in map(self.behind, self.recognisers):
+            clear = len(people) if behind and "original" not in behind else 0
+            steps += clear + sum(each[name] for name in behind)
+        return steps
+
+    def behind(self, recogniser: Recogniser) -> list[str]:
+        """Approaches that a recogniser looks behind, in order."""
+        if recogniser.approaches is None:
+            return list(self.approaches)
+        if "adapted" not in self.attackers:
+            return []
+        return [name for name in self.approaches if name in recogniser.approaches]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -186,16 +201,22 @@ def run(
         name: {} for name in plan.approaches
     }
     for recogniser in plan.recognisers:
+        behind = plan.behind(recogniser)
+        if not behind:
+            continue
         clear = eyes.look("original", recogniser)
-        for approach in plan.approaches:
+        for approach in behind:
             hidden = clear if approach == "original" else eyes.look(approach, recogniser)
             views: list[tuple[int | None, _View]] = [(None, _View.of(people, clear, hidden))]
             views += eyes.several(approach, recogniser, clear, hidden)
             for frames, view in views:
                 for attacker in plan.attackers:
-                    reached = [measure(each, view.true, seed=plan.seed) for each in _scores(attacker, view)]
                     noted = tries[approach].setdefault((attacker, frames), [])
-                    noted += [(success, recogniser.name) for success in reached]
+                    for way in _ways(attacker, recogniser):
+                        noted += [
+                            (measure(scores, view.true, seed=plan.seed), recogniser.name)
+                            for scores in _scores(way, view)
+                        ]
     return {approach: _found(reached, people, plan) for approach, reached in tries.items()}
 
 
@@ -330,6 +351,13 @@ def _several(people: People, plan: Plan, approach: str) -> tuple[NDArray[np.int6
     nth = np.array([np.count_nonzero(person[:place] == who) for place, who in enumerate(person)])
     known = np.flatnonzero(people.gallery) if draws_at_random(approach) else none
     return probes[nth < plan.fused_probes], known
+
+
+def _ways(attacker: Attacker, recogniser: Recogniser) -> Sequence[Attacker]:
+    """Whose ways to score an attacker may use: with a recogniser that has learned, only one that adapts."""
+    if recogniser.approaches is None:
+        return (attacker,)
+    return ATTACKERS if attacker == "adapted" else ()
 
 
 def _scores(attacker: Attacker, view: _View) -> list[NDArray[np.float64]]:

@@ -126,7 +126,8 @@ def attributes(
     Args:
         faces: Say what they know of each person.
         approaches: Names in `ageveil.anonymization.APPROACHES`.
-        recognisers: Look at the faces; of each attribute the best reading counts.
+        recognisers: Look at the faces, those that have learned to see behind some approaches behind these
+            alone; of each attribute the best reading counts. One or more look behind every approach.
         limit: Only so many faces, drawn at random.
         seed: Of the draws and of the parts.
         advance: Called after each face behind each approach.
@@ -139,8 +140,12 @@ def attributes(
         ModelError: As `ageveil.audit.recognition.embed`.
     """
     order = np.random.default_rng(seed).permutation(len(faces.images))[:limit].tolist()
+    looking = {
+        approach: [entry for entry in recognisers if entry.approaches is None or approach in entry.approaches]
+        for approach in approaches
+    }
     rows: dict[str, list[list[NDArray[np.float32]]]] = {
-        approach: [[] for _ in recognisers] for approach in approaches
+        approach: [[] for _ in entries] for approach, entries in looking.items()
     }
     labels: dict[str, list[str | None]] = {"gender": [], "race": []}
     for start in range(0, len(order), _BATCH):
@@ -151,7 +156,7 @@ def attributes(
         for trait, stated in labels.items():
             stated += [getattr(faces.images[face], trait) for face in crops]
         for approach in approaches if crops else ():
-            for recogniser, parts in zip(recognisers, rows[approach], strict=True):
+            for recogniser, parts in zip(looking[approach], rows[approach], strict=True):
                 looked = seen(crops.__getitem__, list(crops), approach, (1,), recogniser, seed=seed)
                 parts.append(looked[:, 0, 0])
             for _ in crops:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,9 @@ class Recogniser:
         source: What it is, for people.
         mirrored: Whether a face and its mirror image are looked at together. It steadies a network; it takes
             from plain pixels what differs between the halves of a face.
+        approaches: Behind which it has learned to see, from faces of other people. It looks behind these
+            alone, and whoever uses it is an adapted attacker. None for one that has seen bare faces only, or
+            none: it looks behind every approach, for every attacker.
     """
 
     name: str
@@ -41,6 +45,7 @@ class Recogniser:
     margin: bool | None
     source: str
     mirrored: bool = True
+    approaches: tuple[str, ...] | None = None
 
     @property
     def mark(self) -> str:
@@ -100,11 +105,12 @@ def get_recogniser(name: str) -> Recogniser:
     """The recogniser of that name, or of that path: an ONNX file of one's own.
 
     A file of one's own takes one input of shape (N, 3, H, W) or (N, H, W, 3), float RGB, of faces aligned as
-    InsightFace aligns them, less 127.5 and divided by 127.5, and returns one row for each.
+    InsightFace aligns them, less 127.5 and divided by 127.5, and returns one row for each. One of ours takes
+    `crops`. Where its metadata name `approaches`, it has learned to see behind these.
 
     Raises:
         ValueError: There is none; the message lists the choices.
-        ModelError: The file is missing, damaged or cannot be read.
+        ModelError: The file is missing, damaged, no ONNX graph, or names its approaches in another form.
     """
     if name in RECOGNISERS:
         locate(RECOGNISERS[name].weights)
@@ -115,7 +121,21 @@ def get_recogniser(name: str) -> Recogniser:
         )
     path = Path(name)
     weights = Weights(None, name, checksum(path), "LicenseRef-unknown", name, name)
-    return Recogniser(path.stem, weights, margin=None, source=name)
+    return Recogniser(path.stem, weights, margin=None, source=name, approaches=_learned(weights))
+
+
+def _learned(weights: Weights) -> tuple[str, ...] | None:
+    """The approaches that a file of one's own says it has learned to see behind."""
+    stated = open_session(weights).metadata.get("approaches")
+    if stated is None:
+        return None
+    try:
+        found = json.loads(stated)
+    except ValueError:
+        found = None
+    if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
+        raise ModelError(f"{weights.file} should state its approaches as a JSON list, got {stated!r}")
+    return tuple(found)
 
 
 def embed(pixels: NDArray[np.uint8], recogniser: Recogniser, *, threads: int = 0) -> NDArray[np.float32]:

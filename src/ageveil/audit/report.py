@@ -60,7 +60,12 @@ def build(
         "seed": plan.seed,
         "attackers": list(plan.attackers),
         "recognisers": [
-            {"name": recogniser.name, "source": recogniser.source, "margin": recogniser.margin}
+            {
+                "name": recogniser.name,
+                "source": recogniser.source,
+                "margin": recogniser.margin,
+                "approaches": None if recogniser.approaches is None else list(recogniser.approaches),
+            }
             for recogniser in plan.recognisers
         ],
         "lower_bound": lower_bound,

@@ -127,9 +127,12 @@ def _plan(approaches: Sequence[str], recogniser: str, releases: str, seed: int, 
     from ageveil.audit.recognition import check, get_recogniser
     from ageveil.audit.releases import behaviour
 
+    recognisers = [get_recogniser(name.strip()) for name in recogniser.split(",")]
+    if quick:  # without the attacker who may use those that have learned
+        recognisers = [entry for entry in recognisers if entry.approaches is None]
     plan = attack.Plan(
         approaches,
-        [get_recogniser(name.strip()) for name in recogniser.split(",")],
+        recognisers,
         attackers=attack.ATTACKERS[:2] if quick else attack.ATTACKERS,
         releases=(1,) if quick else options.numbers(releases),
         seed=seed,
@@ -180,10 +183,10 @@ def _undo_blurs(chosen: People, plan: Plan, *, quiet: bool) -> dict[str, Any]:
     blurs = [name for name in plan.approaches if undoable(name) is not None]
     if not blurs:
         return {}
+    sharp = next(entry for entry in plan.recognisers if entry.approaches is None)  # it expects no blur
     with progress("deblurring", len(blurs) * len(chosen), quiet=quiet) as bar:
         restored = {
-            name: reconstruct(chosen, name, plan.recognisers[0], seed=plan.seed, advance=bar.advance)
-            for name in blurs
+            name: reconstruct(chosen, name, sharp, seed=plan.seed, advance=bar.advance) for name in blurs
         }
     return {
         name: {method: asdict(found) for method, found in methods.items()}

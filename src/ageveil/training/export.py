@@ -29,6 +29,7 @@ from ageveil.training.faces import FacePool, hide
 from ageveil.training.networks import AgeNetwork, Cells, Ensemble, Reading, Veil, Vgg16, get_network
 from ageveil.training.preparation import load_prepared
 from ageveil.training.recipes import Recipe
+from ageveil.training.resnet import CropRecogniser
 from ageveil.types import AGE_GROUP_NAMES, MAX_AGE, AnonymizedFace, age_group
 
 TOLERANCE = 1e-3
@@ -325,25 +326,59 @@ def round_weights(model: onnx.ModelProto, precision: Literal["float16", "int8"])
     onnx.checker.check_model(model)
 
 
+def recogniser_graph(recogniser: CropRecogniser, metadata: Mapping[str, Any]) -> onnx.ModelProto:
+    """A face recogniser as a graph with 8-bit weights: what `ageveil.audit` looks at faces with.
+
+    It takes `crops`, shape (N, S, S, 3), uint8 RGB, and returns `embeddings`, shape (N, 128).
+
+    Args:
+        recogniser: Left in evaluation mode.
+        metadata: JSON values by name; they travel inside the file.
+    """
+    faces, side = torch.export.Dim("faces", min=1), torch.export.Dim("side", min=32)
+    example = (torch.zeros(2, 224, 224, 3, dtype=torch.uint8),)
+    shapes = ({0: faces, 1: side, 2: side},)
+    model = _traced(recogniser.eval(), example, ["crops"], ["embeddings"], shapes)
+    round_weights(model, "int8")
+    for key, value in metadata.items():
+        model.metadata_props.add(key=key, value=json.dumps(value))
+    return model
+
+
 def _graph(served: _Served, example: tuple[Tensor, Tensor]) -> onnx.ModelProto:
     outputs = ["probabilities"]
     if isinstance(served.network, Vgg16 | Veil):
         outputs.append("response" if isinstance(served.network, Vgg16) else "levels")
     batch, side = torch.export.Dim("faces", min=1), torch.export.Dim("side", min=32)
+    shapes = ({0: batch, 1: side, 2: side}, {0: batch, 1: side, 2: side})
+    return _traced(served, example, ["crops", "eye_mask"], outputs, shapes)
+
+
+def _traced(
+    module: nn.Module,
+    example: tuple[Tensor, ...],
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    shapes: tuple[Mapping[int, Any], ...],
+) -> onnx.ModelProto:
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it misses torchvision, which nothing here needs
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own deprecations
         program = torch.onnx.export(
-            served,
+            module,
             example,
-            input_names=["crops", "eye_mask"],
+            input_names=inputs,
             output_names=outputs,
-            dynamic_shapes=({0: batch, 1: side, 2: side}, {0: batch, 1: side, 2: side}),
+            dynamic_shapes=shapes,
             opset_version=_OPSET,
             dynamo=True,
             verbose=False,
         )
     model: onnx.ModelProto = program.model_proto  # type: ignore[union-attr]  # only None for a file
+    # The exporter notes the lines of code, with the folders of this machine, beside all that it writes.
+    graph = model.graph
+    for part in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        del part.metadata_props[:]
     return model
 
 

@@ -75,12 +75,20 @@ class DlibResNet(nn.Module):
         Returns:
             Shape (N, 128); dlib calls two of them one person where they lie closer than 0.6.
         """
+        embeddings: Tensor = self.embedding(self.features(chips))
+        return embeddings
+
+    def features(self, chips: Tensor) -> Tensor:
+        """What `embedding` is applied to, shape (N, 256), float32 whatever the maps are kept in.
+
+        Args:
+            chips: As for `forward`.
+        """
         maps = functional.relu(self.stem((chips - self.mean) / 256))
         maps = functional.max_pool2d(maps, 3, 2)
         for block in self.blocks.values():
             maps = block(maps)
-        embeddings: Tensor = self.embedding(maps.mean((2, 3)))
-        return embeddings
+        return maps.float().mean((2, 3))
 
 
 class CropRecogniser(nn.Module):
@@ -108,11 +116,18 @@ class CropRecogniser(nn.Module):
         Args:
             crops: Shape (N, S, S, 3), uint8 RGB.
         """
+        embeddings: Tensor = self.network(self.chips(crops))
+        return embeddings
+
+    def chips(self, crops: Tensor) -> Tensor:
+        """The chips that the recogniser looks at, shape (N, 3, 150, 150).
+
+        Args:
+            crops: As for `forward`.
+        """
         colours = crops.permute(0, 3, 1, 2).float()
         size = (self.side, self.side)
         inner = functional.interpolate(colours, size, mode="bilinear", align_corners=False, antialias=False)
         x, y = self.before
         rest = SIDE - self.side
-        chips = functional.pad(inner, (x, rest - x, y, rest - y))
-        embeddings: Tensor = self.network(chips)
-        return embeddings
+        return functional.pad(inner, (x, rest - x, y, rest - y))
