@@ -1,13 +1,18 @@
-"""Undo a blur: what two old ways of deblurring bring back, and whether more faces are named after it.
+"""Bring back what an approach hides, and see whether more faces are named after it.
 
-A blur is an average that is known but for rounding, so that much of what it seems to hide is still there.
+A blur is an average that is known but for rounding, so that much of what it seems to hide is still there: two
+old ways undo it. What a mask or cells hide is gone; a network that knows faces paints what it expects.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from types import MappingProxyType
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -16,12 +21,18 @@ from numpy.typing import NDArray
 from ageveil import anonymization
 from ageveil.alignment import CROP_SIZE
 from ageveil.anonymization import Region
+from ageveil.audit.attack import Cache
+from ageveil.audit.inpainting import INPAINTER, inpaint, learned
 from ageveil.audit.people import People
 from ageveil.audit.recognition import Recogniser, embed
-from ageveil.audit.reidentification import Success, cosine_scores, measure
-from ageveil.audit.releases import release
+from ageveil.audit.reidentification import Success, cosine_scores, measure, places
+from ageveil.audit.releases import behaviour, released
+from ageveil.errors import AgeveilError
 from ageveil.evaluation.intervals import Estimate, bootstrap
-from ageveil.types import CanonicalCrop, Image
+from ageveil.pipeline import map_ordered
+from ageveil.types import AnonymizedFace, Image
+
+T = TypeVar("T")
 
 # Noise over signal that the filter reckons with: more than rounding adds, for what is not known beside the
 # region's border.
@@ -120,9 +131,12 @@ def _inside(pixels: Image, region: Region) -> NDArray[np.bool_]:
     return found
 
 
-Restore = Callable[[Image, Region, Kernel], Image]
-METHODS: Mapping[str, Restore] = MappingProxyType({"wiener": wiener, "richardson-lucy": richardson_lucy})
+Deblur = Callable[[Image, Region, Kernel], Image]
+METHODS: Mapping[str, Deblur] = MappingProxyType({"wiener": wiener, "richardson-lucy": richardson_lucy})
 """Ways to undo a blur."""
+
+LEARNED = "inpainter"
+"""Name of the way that has been learned: `ageveil.audit.inpainting`."""
 
 
 def psnr(one: Image, other: Image) -> float:
@@ -163,20 +177,69 @@ def undoable(approach: str) -> tuple[Region, Kernel] | None:
     return anonymization.face_region(CROP_SIZE), Kernel(int(sizes["radius"]), float(sizes["sigma"]))
 
 
+Restore = Callable[[AnonymizedFace], Image]
+
+
+def ways(approach: str, *, quick: bool = False) -> dict[str, Restore]:
+    """How an attacker may undo an approach, by name; nothing where no way is known.
+
+    Args:
+        approach: Name in `ageveil.anonymization.APPROACHES`.
+        quick: Only what needs no network.
+
+    Raises:
+        ModelError: As `ageveil.audit.inpainting.learned`.
+    """
+    found: dict[str, Restore] = {}
+    blur = undoable(approach)
+    if blur is not None:
+        kernel = blur[1]
+        found |= {
+            name: lambda face, deblur=deblur: deblur(face.pixels, face.receipt.region, kernel)
+            for name, deblur in METHODS.items()
+        }
+    if not quick and approach in learned():
+        found[LEARNED] = inpaint
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Naming:
+    """Who is named before and after faces are restored.
+
+    Attributes:
+        before: Success on the hidden faces.
+        after: On the restored ones.
+        gain: By how many points rank-1 rises, with an interval over people; both sides name the same faces.
+    """
+
+    before: Success
+    after: Success
+    gain: Estimate
+
+    @property
+    def rises(self) -> bool:
+        """Whether more faces are named after, beyond chance."""
+        return self.gain.low > 0
+
+
 @dataclass(frozen=True, slots=True)
 class Reconstruction:
-    """What a way of deblurring brought back, with 95 % intervals over people.
+    """What a way to undo an approach brought back, with 95 % intervals over people.
 
     Attributes:
         psnr: Before and after, in decibels, over the hidden region.
         ssim: Before and after, over the hidden region.
-        named: Success of an attacker with clear photographs of everybody, before and after.
-        faces: That were restored: the probes.
+        naive: Of an attacker with clear photographs of everybody.
+        aware: Of one who passes these photographs through the approach first, and restores them as well; None
+            in a quick look.
+        faces: That were restored and named: the probes.
     """
 
     psnr: tuple[Estimate, Estimate]
     ssim: tuple[Estimate, Estimate]
-    named: tuple[Success, Success]
+    naive: Naming
+    aware: Naming | None
     faces: int
 
 
@@ -185,77 +248,132 @@ def reconstruct(
     approach: str,
     recogniser: Recogniser,
     *,
+    quick: bool = False,
     seed: int = 0,
+    cache: Path | None = None,
+    workers: int | None = None,
     advance: Callable[[], None] = lambda: None,
 ) -> dict[str, Reconstruction]:
-    """Undo an approach on every probe, and name the faces before and after it.
+    """Undo an approach on every face, and name the probes before and after it.
 
     Args:
         people: Gallery and probes.
         approach: Name in `ageveil.anonymization.APPROACHES`.
         recogniser: With which faces are looked at.
+        quick: Only what needs no network, and only for an attacker with clear photographs.
         seed: Of draws and of the bootstrap.
+        cache: Folder in which embeddings are kept from run to run; none are without it.
+        workers: Threads that restore faces; by default one for each core.
         advance: Called once for each face.
 
     Returns:
-        Name in `METHODS` -> what it brought back; nothing for an approach that is no blur.
+        Name in `ways` -> what it brought back.
 
     Raises:
-        ModelError: As `ageveil.audit.recognition.embed`.
+        ModelError: As `ageveil.audit.recognition.embed` and `ageveil.audit.inpainting.inpaint`.
+        OutputError: The cache cannot be written.
     """
-    blur = undoable(approach)
-    if blur is None:
+    restore = ways(approach, quick=quick)
+    if not restore:
         return {}
+    look = _Look(people, approach, recogniser, restore, seed, Cache.of(cache, people), workers, advance)
     probes, known = np.flatnonzero(~people.gallery), np.flatnonzero(people.gallery)
     true, whose = people.person[probes], people.person[known]
-    clear = [_looked_at([people.crop(face).pixels for face in part], recogniser) for part in _parts(known)]
-    for _ in known:
-        advance()
-    likeness: dict[str, list[tuple[float, float]]] = {name: [] for name in ("hidden", *METHODS)}
-    rows: dict[str, list[NDArray[np.float32]]] = {name: [] for name in likeness}
-    for part in _parts(probes):
-        views: dict[str, list[Image]] = {name: [] for name in likeness}
-        for face in part:
-            crop = people.crop(face)
-            for name, view in _views(crop, approach, blur, [seed, face]).items():
-                views[name].append(view)
-                likeness[name].append(_likeness(crop.pixels, view, blur[0]))
+    seen = look.restored(probes)
+    clear = look.clear(known)
+    ours = None if quick else look.restored(known)
+    if quick:
+        for _ in known:
             advance()
-        for name, pictures in views.items():
-            rows[name].append(_looked_at(pictures, recogniser))
 
-    def found(name: str) -> tuple[Estimate, Estimate, Success]:
-        scores = cosine_scores(np.concatenate(rows[name]), np.concatenate(clear), whose, people.count)
-        decibels, similarity = (_mean(values, true, seed) for values in zip(*likeness[name], strict=True))
-        return decibels, similarity, measure(scores, true, seed=seed)
+    def named(place: int, gallery: NDArray[np.float32]) -> NDArray[np.float64]:
+        return cosine_scores(seen[:, place, 2:], gallery, whose, people.count)
 
-    before = found("hidden")
+    def mean(place: int, figure: int) -> Estimate:
+        return _mean(seen[:, place, figure], true, seed)
+
+    before = named(0, clear), None if ours is None else named(0, ours[:, 0, 2:])
     result = {}
-    for name in METHODS:
-        after = found(name)
+    for place, name in enumerate(restore, 1):
+        aware = None
+        if ours is not None and before[1] is not None:
+            aware = _naming(before[1], named(place, ours[:, place, 2:]), true, seed)
         result[name] = Reconstruction(
-            (before[0], after[0]), (before[1], after[1]), (before[2], after[2]), len(probes)
+            (mean(0, 0), mean(place, 0)),
+            (mean(0, 1), mean(place, 1)),
+            _naming(before[0], named(place, clear), true, seed),
+            aware,
+            len(probes),
         )
     return result
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Look:
+    """Restores faces and looks at them, each once."""
+
+    people: People
+    approach: str
+    recogniser: Recogniser
+    restore: Mapping[str, Restore]
+    seed: int
+    cache: Cache
+    workers: int | None
+    advance: Callable[[], None]
+
+    def clear(self, faces: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Embeddings of bare faces, shape (N, D)."""
+        rows = []
+        for part in _parts(faces):
+            pictures = [self.people.crop(face).pixels for face in part]
+            key = (self.recogniser.mark, "bare", part)
+            rows.append(self.cache.get(key, partial(embed, np.stack(pictures), self.recogniser))[0])
+        return np.concatenate(rows)
+
+    def restored(self, faces: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Of hidden faces and of each way to undo it: PSNR, SSIM, and the embedding; shape (N, 1 + M, 2 + D)."""
+        made = behaviour(self.approach), tuple(self.restore), INPAINTER.sha256
+        rows = []
+        for part in _parts(faces):
+            key = (self.recogniser.mark, "restored", self.approach, made, part, self.seed)
+            rows.append(self.cache.get(key, partial(self._restore, part))[0])
+            for _ in part:
+                self.advance()
+        return np.concatenate(rows)
+
+    def _restore(self, part: list[int]) -> NDArray[np.float32]:
+        with contextlib.closing(map_ordered(self._views, part, self.workers)) as found:
+            views, likeness = zip(*(_or_raise(one) for one in found), strict=True)
+        looked = [embed(np.stack(pictures), self.recogniser) for pictures in zip(*views, strict=True)]
+        return np.concatenate([np.array(likeness, np.float32), np.stack(looked, 1)], 2)
+
+    def _views(self, face: int) -> tuple[list[Image], list[tuple[float, float]]]:
+        """A face hidden, and restored in every way; and how like the bare one each is."""
+        crop = self.people.crop(face)
+        hidden = released(crop, self.approach, 0, [self.seed, face])
+        views = [hidden.pixels, *(restore(hidden) for restore in self.restore.values())]
+        return views, [_likeness(crop.pixels, view, hidden.receipt.region) for view in views]
+
+
+def _or_raise(outcome: T | AgeveilError) -> T:
+    if isinstance(outcome, AgeveilError):
+        raise outcome
+    return outcome
 
 
 def _parts(faces: NDArray[np.int64]) -> list[list[int]]:
     return [faces[start : start + _BATCH].tolist() for start in range(0, len(faces), _BATCH)]
 
 
-def _looked_at(pictures: Sequence[Image], recogniser: Recogniser) -> NDArray[np.float32]:
-    return embed(np.stack(pictures), recogniser)
+def _naming(
+    before: NDArray[np.float64], after: NDArray[np.float64], true: NDArray[np.int64], seed: int
+) -> Naming:
+    first = [places(scores, true) == 1 for scores in (before, after)]
+    gain = _mean(100 * (first[1].astype(np.float64) - first[0]), true, seed)
+    return Naming(measure(before, true, seed=seed), measure(after, true, seed=seed), gain)
 
 
-def _views(
-    crop: CanonicalCrop, approach: str, blur: tuple[Region, Kernel], seed: Sequence[int]
-) -> dict[str, Image]:
-    """The crop hidden, and restored in every way."""
-    hidden = release(crop, approach, 0, seed)
-    return {"hidden": hidden, **{name: restore(hidden, *blur) for name, restore in METHODS.items()}}
-
-
-def _mean(values: Sequence[float], people: NDArray[np.int64], seed: int) -> Estimate:
+def _mean(values: NDArray[np.floating], people: NDArray[np.int64], seed: int) -> Estimate:
     return bootstrap(
         lambda weights: float(np.average(values, weights=weights)),
         len(values), seed=seed, resamples=500, people=people,
