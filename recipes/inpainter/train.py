@@ -59,7 +59,9 @@ def main() -> None:
     more = {"approaches": list(plan.approaches), "seed": plan.seed, "plan": plan.digest()}
     path = given.out / "inpainter.onnx"
     digest = export(run.network, path, sample=(crops, hidden), metadata=METADATA | more)
-    print(f"{run.training_faces} faces, held out {run.held_out}: {run.best:.3f}, untouched {run.untouched:.3f}")
+    print(
+        f"{run.training_faces} faces, held out {run.held_out}: {run.best:.3f}, untouched {run.untouched:.3f}"
+    )
     print(path.stat().st_size, digest)
 
 

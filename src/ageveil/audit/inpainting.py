@@ -1,4 +1,4 @@
-"""Paint a hidden face back with a network that has learned, from other people's faces, what faces look like."""
+"""Paint a hidden face back with a network that has learned from other people what faces look like."""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ from ageveil.cli.output import console, print_json, progress, shown
 if TYPE_CHECKING:
     from ageveil.audit.attack import Found, Plan
     from ageveil.audit.people import People
+    from ageveil.audit.reconstruction import Reconstruction
     from ageveil.evaluation.accuracy import Estimates, Faces
 
 _QUICK_PEOPLE = 40
@@ -88,8 +89,8 @@ def audit(
         chosen = _choose(faces, Path(place), number, seed, workers, quiet=quiet)
         found = _attack(chosen, plan, cache, quiet=quiet)
         estimates = None if aged is None else _estimate(aged, plan, workers, quiet=quiet)
-        record = report.build(found, chosen, plan, estimates)
-        record["reconstruction"] = _undo_blurs(chosen, plan, quiet=quiet)
+        restored = _restore(chosen, plan, cache, quick=quick, quiet=quiet)
+        record = report.build(found, chosen, plan, estimates, restored)
         if estimates is not None:
             record["fairness"] = fairness(estimates, seed=seed)
         if aged is not None:
@@ -172,21 +173,24 @@ def _attack(chosen: People, plan: Plan, cache: Path | None, *, quiet: bool) -> d
         return attack.run(chosen, plan, cache=cache and cache / "embeddings", advance=bar.advance)
 
 
-def _undo_blurs(chosen: People, plan: Plan, *, quiet: bool) -> dict[str, Any]:
-    from ageveil.audit.reconstruction import reconstruct, undoable
+def _restore(
+    chosen: People, plan: Plan, cache: Path | None, *, quick: bool, quiet: bool
+) -> dict[str, dict[str, Reconstruction]]:
+    """What was hidden, brought back where a way to do so is known."""
+    from ageveil.audit.reconstruction import reconstruct, ways
 
-    blurs = [name for name in plan.approaches if undoable(name) is not None]
-    if not blurs:
+    undone = [name for name in plan.approaches if ways(name, quick=quick)]
+    if not undone:
         return {}
-    with progress("deblurring", len(blurs) * len(chosen), quiet=quiet) as bar:
-        restored = {
-            name: reconstruct(chosen, name, plan.recognisers[0], seed=plan.seed, advance=bar.advance)
-            for name in blurs
-        }
-    return {
-        name: {method: asdict(found) for method, found in methods.items()}
-        for name, methods in restored.items()
-    }
+    faces = int((~chosen.gallery).sum()) if quick else len(chosen)
+    with progress("reconstruction", len(undone) * faces, quiet=quiet) as bar:
+        return {
+            name: reconstruct(
+                chosen, name, plan.recognisers[0], quick=quick, seed=plan.seed,
+                cache=cache and cache / "embeddings", advance=bar.advance,
+            )
+            for name in undone
+        }  # fmt: skip
 
 
 def _estimate(

@@ -1,7 +1,8 @@
-"""The network that paints back what an approach has hidden: an attacker, to be measured and not to be served."""
+"""The network that paints back what an approach has hidden: an attacker, to be measured, never served."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import cast
 
@@ -60,11 +61,9 @@ class Inpainter(nn.Module):
         # Four pixels beside each other become channels: the full side would cost most of the time.
         self.first = nn.Conv2d(4 * 4, widths[0], 3, padding=1)
         self.down = nn.ModuleList(
-            nn.Conv2d(above, below, 2, stride=2) for above, below in zip(widths, widths[1:], strict=False)
+            nn.Conv2d(above, below, 2, stride=2) for above, below in itertools.pairwise(widths)
         )
-        self.up = nn.ModuleList(
-            nn.Conv2d(below, 4 * above, 1) for above, below in zip(widths, widths[1:], strict=False)
-        )
+        self.up = nn.ModuleList(nn.Conv2d(below, 4 * above, 1) for above, below in itertools.pairwise(widths))
         self.fine = nn.ModuleList(_Block(width) for width in widths[:-1])
         self.whole = nn.Sequential(*(_Block(widths[-1]) for _ in range(3)))
         self.join = nn.ModuleList(_Block(width) for width in widths[:-1])

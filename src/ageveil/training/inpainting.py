@@ -25,7 +25,6 @@ import safetensors.torch
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
 from ageveil.errors import DataError, ModelError, UnusableFaceError
@@ -317,7 +316,7 @@ class _State:
         given, bare, hidden = _pictures(pairs, self.device)
         with torch.autocast(self.device.type, torch.bfloat16):
             painted = self.network.paint(given, hidden)
-        loss(painted, bare, hidden).mean().backward()
+        loss(painted, bare, hidden).mean().backward()  # type: ignore[no-untyped-call]  # of PyTorch
         nn.utils.clip_grad_norm_(self.network.parameters(), 20.0)
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -351,10 +350,16 @@ class _State:
 
     def save(self, path: Path) -> None:
         content = io.BytesIO()
-        parts = {"network": self.network, "mean": self.mean, "optimizer": self.optimizer}
-        state = {name: part.state_dict() for name, part in parts.items()}
-        more = {"schedule": self.schedule.state_dict(), "step": self.step, "best": self.best}
-        torch.save({**state, **more, "mark": self.mark}, content)
+        state = {
+            "network": self.network.state_dict(),
+            "mean": self.mean.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "step": self.step,
+            "best": self.best,
+            "mark": self.mark,
+        }
+        torch.save(state, content)
         write_bytes(path, [content.getbuffer()])
 
     def resume(self, path: Path) -> None:
