@@ -1,6 +1,6 @@
 """Train the inpainter that the audit attacks with, and write it as ONNX.
 
-    python recipes/inpainter/train.py PREPARED RUN OUT [--epochs 3] [--limit 256] [--workers 1] [--device auto]
+    python recipes/inpainter/train.py PREPARED RUN OUT [--epochs 3] [--limit 256] [--workers 1] [--device cpu]
 
 PREPARED is a folder of prepared faces, RUN keeps checkpoints, OUT gets `inpainter.onnx`. Given again after an
 interruption, it goes on. Prints the SHA-256 that stands in `ageveil.audit.inpainting.INPAINTER`.

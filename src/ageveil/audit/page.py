@@ -265,7 +265,37 @@ def _inference(report: Mapping[str, Any]) -> str:
         )
         columns = ("approach", "AUC, %", "advantage, points", "trained / others")
         parts += [html.section("Whom the estimator has seen", text), html.table("Membership", columns, rows)]
+    if report.get("inversion"):
+        parts.append(_inversion(report["inversion"]))
     return "".join(parts)
+
+
+def _inversion(found: Mapping[str, Any]) -> str:
+    names = {"trained": "trained the estimator", "others": "did not"}
+    rows = [
+        (
+            names[kind],
+            html.interval(reached["rank1"]),
+            html.interval(reached["advantage"]),
+            html.interval(reached["likeness"]),
+            *(html.interval(figure) for figure in reached["confidence"]),
+            f"{reached['targets']} / {reached['people']}",
+            escape(reached["recogniser"]),
+        )
+        for kind, reached in found.items()
+    ]
+    text = (
+        "Can a face be rebuilt from what the estimator says of it? A black box is asked about faces that are "
+        "put together from other people's, until it says of one what it said of the target. Then the target "
+        "is looked for with the rebuilt face; the recogniser that tells most counts, so that a hit or two "
+        "among few targets can be chance. An answer tells an age, hence somewhat more than guessing of any "
+        "face; only what trained faces show beyond others was kept by the training."
+    )
+    columns = (
+        "faces that", "rank-1, %", "beyond guessing, points", "likeness, % (guessing: 50)",
+        "confidence of the mean face, %", "of the rebuilt", "of the target", "targets / people", "recogniser",
+    )  # fmt: skip
+    return html.section("Faces rebuilt from answers", text) + html.table("Model inversion", columns, rows)
 
 
 def _ciphers(report: Mapping[str, Any]) -> str:

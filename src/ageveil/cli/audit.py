@@ -73,6 +73,7 @@ def audit(
     from ageveil.anonymization import get_approach
     from ageveil.audit import page, report
     from ageveil.audit.fairness import fairness
+    from ageveil.audit.membership import trained_and_others
     from ageveil.evaluation import plots
     from ageveil.files import make_directory, write_text
 
@@ -83,6 +84,8 @@ def audit(
     # What is wrong with the ages shows before the long work.
     aged = None if ages is None else _open_ages(ages, model, licence, limit, seed)
     trained = None if members is None else _open_ages(members, model, licence, None, seed)
+    if trained is not None:
+        trained_and_others(trained.faces, trained.model)
     make_directory(out)
     number = people or (_QUICK_PEOPLE if quick else None)
     with contextlib.nullcontext(cache) if cache else tempfile.TemporaryDirectory() as place:
@@ -97,6 +100,7 @@ def audit(
             record["attributes"] = _read_attributes(aged, plan, quiet=quiet)
         if trained is not None:
             record["membership"] = _tell_members(trained, plan, workers, quiet=quiet)
+            record["inversion"] = {} if quick else _invert(trained, plan, quiet=quiet)
         if any(get_approach(name).cipher for name in plan.approaches):
             record["ciphers"] = _attack_ciphers(chosen, seed, _SEARCHED[quick], quiet=quiet)
     record["run"] = circumstances(began_at, time.monotonic() - start) | {
@@ -226,6 +230,17 @@ def _tell_members(trained: _Aged, plan: Plan, workers: int | None, *, quiet: boo
             advance=bar.advance,
         )  # fmt: skip
     return {name: asdict(found) for name, found in seen.items()}
+
+
+def _invert(trained: _Aged, plan: Plan, *, quiet: bool) -> dict[str, Any]:
+    from ageveil.audit.inversion import Search, inversions
+
+    with progress("inversion", None, quiet=quiet) as bar:
+        rebuilt = inversions(
+            trained.faces, trained.model, plan.recognisers, search=Search(), seed=plan.seed,
+            advance=bar.advance_by,
+        )  # fmt: skip
+    return {kind: asdict(found) for kind, found in rebuilt.items()}
 
 
 def _attack_ciphers(chosen: People, seed: int, side: int, *, quiet: bool) -> dict[str, Any]:
