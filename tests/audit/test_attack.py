@@ -232,9 +232,9 @@ def test_the_worst_of_both_decides_the_verdict(rank1, frames, says):
     [
         (
             Estimate(20.0, 12.0, 28.0),
-            "Hides from people, and in part from software: it named 4 of 100 faces among 50 people (guessing: "
-            "2.0). A network that paints back what is hidden raises what an aware attacker names from 5 to 25 "
-            "of 100.",
+            "Hides from people, and in part from software: it named 4 of 100 faces among 50 people "
+            "(guessing: 2.0). A network that paints back what is hidden raises what an aware attacker names "
+            "from 5 to 25 of 100.",
         ),
         (
             Estimate(20.0, -1.0, 41.0),
