@@ -36,7 +36,7 @@ from ageveil.types import AnonymizedFace
 from speed import PORTRAIT, heading, in_turn, seconds, summary
 
 _LANES = 4  # checks at a time that fill the server
-_APPROACH = "mosaic"
+_APPROACH = "veil"  # the default
 
 
 @dataclass

@@ -16,6 +16,8 @@ import pytest
 from PIL import Image as PillowImage
 
 import ageveil
+from ageveil import anonymization
+from ageveil.cli.options import approaches
 from ageveil.cli.output import each, printable
 from ageveil.errors import OutputError
 from ageveil.image import read_image, write_image
@@ -168,6 +170,27 @@ def test_a_research_licence_is_refused_where_a_permissive_one_is_asked_for(run, 
         check_one_line(run(*words, "--model", "better", "--licence", "permissive"), 2, "is not permissive")
     words = ["--data", "utkface:x", "--out", tmp_path / "report", "--licence", "permissive"]
     check_one_line(run("reproduce", *words, "--models", "dlib-age,better"), 2, "is not permissive")
+
+
+def test_an_approach_under_a_research_licence_is_refused_as_well(run):
+    words = {
+        "rate": ["rate", "x.jpg", *R18],
+        "estimate": ["estimate", "x.jpg"],
+        "evaluate": ["evaluate", "--data", "utkface:x"],
+        "calibrate": ["calibrate", "--data", "utkface:x", *R18, "--max-false-accept", "0.1"],
+        "audit": ["audit", "--faces", "x", "--out", "y"],
+    }
+    for asked in words.values():
+        more = ["--approach", "veil", "--licence", "permissive"]
+        check_one_line(
+            run(*asked, *more), 2, "the approach veil needs weights whose licence is not permissive"
+        )
+
+
+def test_all_approaches_are_those_of_an_allowed_licence():
+    every, permissive = (approaches("all", licence) for licence in ("any", "permissive"))
+    assert every == anonymization.usable_approaches()
+    assert permissive == [name for name in every if name != "veil"]
 
 
 def test_without_a_model_the_best_one_is_taken(run, astronaut, monkeypatch):

@@ -29,7 +29,8 @@ def test_the_file_and_the_program_say_the_same(entry):
     assert (said["name"], said["version"], said["licence"], said["resolution"]) == (
         info.name, info.version, info.licence, info.resolution,
     )  # fmt: skip
-    assert tuple(said["temperatures"]) == info.calibrated == tuple(APPROACHES)
+    assert tuple(said["temperatures"]) == info.calibrated
+    assert set(info.calibrated) <= set(APPROACHES)
     assert all(0.2 < value < 5 for value in said["temperatures"].values())
     assert said["training_data"]
     assert len(said["classes"]) == (101 if info.resolution == "year" else 8)

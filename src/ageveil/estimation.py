@@ -112,14 +112,21 @@ class Estimator:
     probabilities: Callable[[Session, Sequence[AnonymizedFace]], NDArray[np.float64]]
 
 
-# What our own graphs were calibrated for when they were exported: all approaches that there are.
-_CALIBRATED = (
-    "original", "mosaic", "mask", "blur", "permutation", "des-ecb", "des-cbc", "des-ctr",
+# What our own graphs were calibrated for when they were exported.
+_PAPER = ("original", "mosaic", "mask", "blur", "permutation", "des-ecb", "des-cbc", "des-ctr")
+_EVERY = (
+    "original", "mosaic", "mask", "blur", "grid", "dp-pix", "veil",
+    "permutation", "des-ecb", "des-cbc", "des-ctr",
 )  # fmt: skip
 
 
 def _research(
-    name: str, version: str, resolution: Resolution, sha256: str, recipe: str | None = None
+    name: str,
+    version: str,
+    resolution: Resolution,
+    sha256: str,
+    calibrated: tuple[str, ...],
+    recipe: str | None = None,
 ) -> Estimator:
     """A model of the distribution whose weights are for research only; its recipe is named as it, or else."""
     weights = Weights(
@@ -130,16 +137,14 @@ def _research(
         source=f"trained by recipes/{recipe or name} of Ageveil; docs/models.md tells on what",
         distribution="./weights/research (in a checkout of Ageveil)",
     )
-    info = ModelInfo(
-        name, version, weights.licence, resolution, sha256, weights.source, calibrated=_CALIBRATED
-    )
+    info = ModelInfo(name, version, weights.licence, resolution, sha256, weights.source, calibrated)
     return Estimator(info, weights, _graph_probabilities)
 
 
 MODELS: Mapping[str, Estimator] = MappingProxyType(
     {
         "ageveil": _research(
-            "ageveil", "2", "year", "ff7b212d4bef94b300a56c0c830d26d1455373e8a8f339c05ce84fef7e0d1548"
+            "ageveil", "3", "year", "816c89a920b3ad85eb28547d1fe1d026109964a13728b709da6746bc8c9bbc47", _EVERY
         ),
         "dlib-age": Estimator(
             info=ModelInfo(
@@ -155,13 +160,14 @@ MODELS: Mapping[str, Estimator] = MappingProxyType(
         ),
         # For comparison with the paper. They have never seen an anonymized face, so they stand last.
         "vgg16": _research(
-            "vgg16", "1", "group", "c1cde62239e7f871ea909477444a25495b057b87a00032dee9f37d907cea3d92"
+            "vgg16", "1", "group", "c1cde62239e7f871ea909477444a25495b057b87a00032dee9f37d907cea3d92", _PAPER
         ),
         "vgg16-attention": _research(
             "vgg16-attention",
             "1",
             "group",
             "163144cb9b1427b0856e313238eb7df48ac135d994fc5aff3976a288b84beeb4",
+            _PAPER,
             recipe="vgg16",
         ),
     }

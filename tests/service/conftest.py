@@ -98,6 +98,12 @@ def postgres():
     shutil.rmtree(base)
 
 
+@pytest.fixture(autouse=True)
+def mosaics(monkeypatch):
+    """Services of mosaics, in which there is most to inspect; the default is tried where it is asked for."""
+    monkeypatch.setenv("AGEVEIL_APPROACH", "mosaic")
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def settings(request, tmp_path):
     """Settings of a fresh state, once on each database."""

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
 from joserfc import jwk, jwt
 from tests.service.conftest import AUDIENCE, Running, frame_of, nonce
 
@@ -18,6 +19,7 @@ from ageveil import anonymization, boards, estimation
 from ageveil.anonymization import APPROACHES, anonymize_crop
 from ageveil.errors import ModelError
 from ageveil.pipeline import Pipeline
+from ageveil.service.judge import Judge
 from ageveil.service.keys import generate_key
 from ageveil.service.problems import CODES
 from ageveil.service.service import open_service
@@ -188,6 +190,21 @@ def test_a_veil_is_taken_by_a_service_that_asks_for_veils(veiled):
     assert answered.json()["outcome"] in {"allow", "deny", "step_up"}
 
 
+def test_by_default_faces_come_as_the_least_that_the_estimator_reads(tmp_path, monkeypatch):
+    monkeypatch.delenv("AGEVEIL_APPROACH")
+
+    def approach(**chosen):
+        settings = read_settings(state_directory=tmp_path / "state", demo=False, **chosen)
+        return Judge(settings).approach
+
+    if "veil" not in estimation.MODELS["ageveil"].info.calibrated or not APPROACHES["veil"].usable:
+        pytest.skip("left out: the weights of the approach veil are not installed")
+    assert approach() == "veil"
+    # dlib's network knows bare faces only.
+    assert approach(model="dlib-age") == "mosaic"
+    assert approach(approach="blur") == "blur"
+
+
 def test_a_service_of_veils_does_not_start_without_their_network(tmp_path, monkeypatch):
     weights = replace(anonymization.VEIL, package=None, file=str(tmp_path / "missing.onnx"))
     entry = replace(APPROACHES["veil"], weights=weights)
@@ -347,7 +364,11 @@ def test_appeals_are_records_of_completed_checks(running):
     appeal = {"kind": "guardian", "result": "granted"}
     assert code(running.http.post(place, json=appeal, headers=running.party)) == "check_open"
     running.post(check, "end")
-    assert running.http.post(place, json=appeal, headers=running.party).json() == {"sequence": 2}
+    answer = running.http.post(place, json=appeal, headers=running.party).json()
+    with running.service.engine.connect() as connection:
+        kept = connection.execute(sa.text("SELECT kind, hash FROM ledger ORDER BY sequence DESC")).first()
+    assert ("appeal", answer["record"]) == tuple(kept)
+    assert answer.keys() == {"record"}
     unknown = running.http.post("/v1/checks/x/appeals", json=appeal, headers=running.party)
     assert code(unknown) == "not_found"
 

@@ -16,6 +16,8 @@ from ageveil.cli.circumstances import circumstances, commit, without_folder
 from ageveil.cli.output import console, print_json, progress, shown
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ageveil.audit.attack import Found, Plan
     from ageveil.audit.people import People
     from ageveil.audit.reconstruction import Reconstruction
@@ -80,7 +82,7 @@ def audit(
     plots.check_installed()
     if cache is not None and (cache.resolve() == out.resolve() or out.resolve() in cache.resolve().parents):
         raise ValueError("the cache holds bare faces: keep it outside --out, which is for others to see")
-    plan = _plan(approach, recogniser, releases, seed, quick=quick)
+    plan = _plan(options.approaches(approach, licence), recogniser, releases, seed, quick=quick)
     # What is wrong with the ages shows before the long work.
     aged = None if ages is None else _open_ages(ages, model, licence, limit, seed)
     trained = None if members is None else _open_ages(members, model, licence, None, seed)
@@ -124,14 +126,14 @@ class _Aged:
     model: str
 
 
-def _plan(approach: str, recogniser: str, releases: str, seed: int, *, quick: bool) -> Plan:
+def _plan(approaches: Sequence[str], recogniser: str, releases: str, seed: int, *, quick: bool) -> Plan:
     """What the options ask for, with recognisers that were tried."""
     from ageveil.audit import attack
     from ageveil.audit.recognition import check, get_recogniser
     from ageveil.audit.releases import behaviour
 
     plan = attack.Plan(
-        options.approaches(approach),
+        approaches,
         [get_recogniser(name.strip()) for name in recogniser.split(",")],
         attackers=attack.ATTACKERS[:2] if quick else attack.ATTACKERS,
         releases=(1,) if quick else options.numbers(releases),

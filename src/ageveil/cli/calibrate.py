@@ -70,7 +70,9 @@ def calibrate(
 
     question = calibration.Question(boards.get_rating(board, rating), confidence, max_false_accept, tries)
     chosen = estimation.choose_model(model, licence)
-    way = pipeline.Pipeline(approach, chosen, detector, landmarks, allow_others=True)
+    way = pipeline.Pipeline(
+        options.permitted(approach, licence), chosen, detector, landmarks, allow_others=True
+    )
     if check == data:
         raise ValueError("the faces that solve a buffer cannot check it: --check takes others")
     split = _split(chosen, validation_share, validation_seed, hold_out or [], all_faces=all_faces)

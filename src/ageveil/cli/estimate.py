@@ -33,7 +33,11 @@ def estimate(
     from ageveil import estimation, pipeline
 
     way = pipeline.Pipeline(
-        approach, estimation.choose_model(model, licence), detector, landmarks, allow_others
+        options.permitted(approach, licence),
+        estimation.choose_model(model, licence),
+        detector,
+        landmarks,
+        allow_others,
     )
     results = way.estimate_many(photos, workers=workers)
     outcomes = each(photos, results, _outcome, quiet=quiet)

@@ -49,7 +49,7 @@ def evaluate(
     from ageveil import estimation, pipeline
     from ageveil.evaluation import accuracy
 
-    names = options.approaches(approach)
+    names = options.approaches(approach, licence)
     traits = [accuracy.get_trait(name.strip()) for name in by.split(",")] if by is not None else []
     asked = model or estimation.default_model(licence)
     if accuracy.FOLD not in asked:  # what is wrong with one model is told before anything is opened

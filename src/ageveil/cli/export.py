@@ -32,10 +32,10 @@ def export(
     Temperatures, classes, preprocessing, licence and training data travel inside the file. Nothing
     is written unless PyTorch and ONNX Runtime agree to 1e-3 on validation faces, before weights are rounded.
     """
-    from ageveil.anonymization import APPROACHES
+    from ageveil.anonymization import usable_approaches
     from ageveil.training.export import export_runs
 
-    with progress("calibrating", len(APPROACHES), quiet=quiet or as_json) as bar:
+    with progress("calibrating", len(usable_approaches()), quiet=quiet or as_json) as bar:
         made = export_runs(runs, prepared, out, precision=precision, version=version, advance=bar.advance)
     record = {
         "path": str(made.path),

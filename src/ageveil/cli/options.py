@@ -82,21 +82,43 @@ def held_out(texts: Sequence[str], share: float | None) -> dict[tuple[int, int],
     return found
 
 
-def approaches(text: str) -> list[str]:
+def approaches(text: str, licence: Literal["any", "permissive"] = "any") -> list[str]:
     """Approaches from a text such as "mask,blur" or "all", by name and once each.
 
-    "all" stands for those that all is installed for.
+    "all" stands for those that all is installed for, under a licence that is allowed.
 
     >>> approaches("encryption,mask,permutation")
     ['permutation', 'mask']
 
     Raises:
-        ValueError: One is unknown.
+        ValueError: One is unknown, or needs a network whose licence is not allowed.
     """
     from ageveil import anonymization
 
-    names = anonymization.usable_approaches() if text == "all" else text.split(",")
-    return list(dict.fromkeys(anonymization.get_approach(name.strip()).name for name in names))
+    if text == "all":
+        return [name for name in anonymization.usable_approaches() if _is_allowed(name, licence)]
+    return list(dict.fromkeys(permitted(name.strip(), licence) for name in text.split(",")))
+
+
+def permitted(approach: str, licence: Literal["any", "permissive"]) -> str:
+    """Name of an approach whose network, if it needs one, comes under a licence that is allowed.
+
+    Raises:
+        ValueError: Unknown approach, or its licence is not allowed.
+    """
+    from ageveil import anonymization
+
+    entry = anonymization.get_approach(approach)
+    if not _is_allowed(entry.name, licence):
+        raise ValueError(f"the approach {entry.name} needs weights whose licence is not permissive")
+    return entry.name
+
+
+def _is_allowed(approach: str, licence: Literal["any", "permissive"]) -> bool:
+    from ageveil import anonymization, estimation
+
+    weights = anonymization.APPROACHES[approach].weights
+    return licence == "any" or weights is None or weights.licence in estimation.PERMISSIVE
 
 
 def numbers(text: str) -> tuple[int, ...]:

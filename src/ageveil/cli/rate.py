@@ -84,7 +84,9 @@ def rate(
     if buffer is not None and buffers is not None:
         raise ValueError("give --buffer or --buffers, not both")
     chosen = estimation.choose_model(model, licence)
-    way = pipeline.Pipeline(approach, chosen, detector, landmarks, allow_others, buffers=buffers)
+    way = pipeline.Pipeline(
+        options.permitted(approach, licence), chosen, detector, landmarks, allow_others, buffers=buffers
+    )
     _check_saving(save_anonymized, photos, approach)
     terms = way.terms(mark, policy)
     settled = terms.settle()

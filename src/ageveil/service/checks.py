@@ -220,8 +220,8 @@ def redeem(connection: Connection, party: Party, jti: str, nonce: str) -> None:
 
 def appeal(
     connection: Connection, keys: KeyRing, party: Party, check_id: str, record: Mapping[str, str], now: float
-) -> int:
-    """Write down that a decision was appealed, and return the record's number.
+) -> str:
+    """Write down that a decision was appealed, and return the record's hash.
 
     Raises:
         Problem: The party has no such check, or it is not completed.

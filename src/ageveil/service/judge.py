@@ -23,7 +23,7 @@ from ageveil.runtime import locate, open_session
 from ageveil.service import metrics
 from ageveil.service.problems import Problem
 from ageveil.service.settings import Settings
-from ageveil.types import AnonymizedFace, Image, Outcome, Policy, Rating, RatingKind, Receipt
+from ageveil.types import AnonymizedFace, Image, ModelInfo, Outcome, Policy, Rating, RatingKind, Receipt
 
 CROP_BYTES = 3 * CROP_SIZE**2
 """Of one picture: 224 x 224 RGB bytes, rows from the top."""
@@ -56,12 +56,12 @@ class Judge:
 
     def __init__(self, settings: Settings) -> None:
         self.model = estimation.get_model(estimation.choose_model(settings.model or None))
-        self.approach, self.frames = settings.approach, settings.frames
+        self.approach, self.frames = settings.approach or _best_approach(self.model.info), settings.frames
         # Of the network that browsers hide faces with; None for an approach that needs none.
-        self.filter = get_approach(settings.approach).weights
+        self.filter = get_approach(self.approach).weights
         if self.filter is not None:
             locate(self.filter)
-        self._pipeline = Pipeline(settings.approach, self.model.info.name, buffers=settings.buffers)
+        self._pipeline = Pipeline(self.approach, self.model.info.name, buffers=settings.buffers)
         self._settings = settings
         # A name may be a file's: the entry knows what its file says of itself.
         self._name = settings.model or self.model.info.name
@@ -122,6 +122,12 @@ class Judge:
             raise Problem("not_anonymized", str(error)) from None
         except ValueError as error:
             raise Problem("receipt_invalid", str(error)) from None
+
+
+def _best_approach(model: ModelInfo) -> str:
+    """The approach that leaves least of a face among those that the estimator was calibrated for."""
+    least = get_approach("veil")
+    return least.name if least.usable and least.name in model.calibrated else "mosaic"
 
 
 def decode(text: str) -> Image:

@@ -46,8 +46,10 @@ def record_hash(sequence: int, minute: int, kind: str, record: str, previous: st
     return hashlib.sha256(row.encode()).hexdigest()
 
 
-def append(connection: Connection, keys: KeyRing, kind: str, record: Mapping[str, Any], now: float) -> int:
-    """Add a record in the caller's transaction and return its number.
+def append(connection: Connection, keys: KeyRing, kind: str, record: Mapping[str, Any], now: float) -> str:
+    """Add a record in the caller's transaction and return its hash.
+
+    The number of a record would tell a party how much others ask; the hash tells nothing.
 
     The row that names the end is locked until that transaction ends, so two processes cannot fork the chain.
     """
@@ -62,7 +64,7 @@ def append(connection: Connection, keys: KeyRing, kind: str, record: Mapping[str
     )
     signature = keys.sign({"sequence": sequence, "hash": found}, END, now)
     connection.execute(sa.update(ledger_end).values(sequence=sequence, hash=found, signature=signature))
-    return sequence
+    return found
 
 
 def verify(connection: Connection, keys: KeyRing, *, known: Place | None = None) -> Verified:

@@ -226,8 +226,8 @@ def post_appeal(service: Running, party: Asking, check_id: str, sent: schemas.Ne
     """Write down that a decision was appealed or another proof was taken. Nothing is uploaded."""
     with service.engine.begin() as connection:
         record = {"appeal": sent.kind, "result": sent.result}
-        sequence = checks.appeal(connection, service.keys, party, check_id, record, service.clock())
-    return schemas.Recorded(sequence=sequence)
+        record_hash = checks.appeal(connection, service.keys, party, check_id, record, service.clock())
+    return schemas.Recorded(record=record_hash)
 
 
 @router.get("/.well-known/jwks.json")

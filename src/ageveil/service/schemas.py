@@ -212,9 +212,9 @@ class NewAppeal(Input):
 
 
 class Recorded(Output):
-    """Where in the ledger it stands."""
+    """The hash of its record in the ledger, in hex: whoever keeps the ledger finds it by that."""
 
-    sequence: int
+    record: str
 
 
 class ProblemBody(Output):

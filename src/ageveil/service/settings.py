@@ -44,7 +44,10 @@ class Settings(BaseSettings):
         SecretStr(""), description="URL, as postgresql://user@host/name. By default SQLite in the state "
         "directory.",
     )  # fmt: skip
-    approach: str = Field("mosaic", description="The approach that faces must come in.")
+    approach: str = Field(
+        "", description="The approach that faces must come in; by default `veil` where its network is "
+        "installed and the estimator knows it, otherwise `mosaic`."
+    )  # fmt: skip
     frames: int = Field(
         1, ge=1, le=30, description="Most pictures that a try accepts; docs/audit.md tells what "
         "more of them cost."
@@ -85,7 +88,7 @@ class Settings(BaseSettings):
     @field_validator("approach")
     @classmethod
     def _inspected(cls, name: str) -> str:
-        if name not in CHECKS:
+        if name and name not in CHECKS:
             raise ValueError(f"faces come under one of {', '.join(CHECKS)}")
         return name
 

@@ -234,7 +234,7 @@ def calibrated_approaches(network: AgeNetwork) -> tuple[str, ...]:
     """
     if isinstance(network, Veil):
         return ("original",)
-    return tuple(name for name, entry in anonymization.APPROACHES.items() if entry.usable)
+    return tuple(anonymization.usable_approaches())
 
 
 def _joined(networks: Sequence[AgeNetwork]) -> Exportable:

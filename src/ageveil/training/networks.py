@@ -357,13 +357,13 @@ class Cells(AgeNetwork):
 
     def knows(self, crops: Tensor) -> Tensor:
         """Which crops are nothing but flat cells. Shape (N, 1), bool."""
-        size = (crops.shape[1], crops.shape[2])
-        back = functional.interpolate(self._cells(crops), size, mode="nearest").permute(0, 2, 3, 1)
-        return (crops.float() == back).flatten(1).all(1, keepdim=True)
+        place = torch.arange(crops.shape[1], device=crops.device) * self.side // crops.shape[1]
+        back = self._cells(crops)[:, place][:, :, place]
+        return (crops == back).flatten(1).all(1, keepdim=True)
 
     def forward(self, crops: Tensor, eye_mask: Tensor) -> Tensor:  # noqa: ARG002 - no eyes are left to mask
         """Logits over the years, shape (N, 101); arguments as `AgeNetwork.resized`."""
-        maps = self.first(self._cells(crops) / 128.0 - 1.0)
+        maps = self.first(self._cells(crops).permute(0, 3, 1, 2).float() / 128.0 - 1.0)
         for block in self.blocks:
             maps = maps + block(maps)
         hidden = functional.relu(self.hidden(self.dropout(functional.relu(maps).flatten(1))))
@@ -371,9 +371,12 @@ class Cells(AgeNetwork):
         return logits
 
     def _cells(self, crops: Tensor) -> Tensor:
-        """The colour of each cell, shape (N, 3, side, side), in [0, 255]."""
-        colours = crops.permute(0, 3, 1, 2).float()
-        return functional.interpolate(colours, (self.side, self.side), mode="nearest")
+        """The colour of each cell, shape (N, side, side, 3), in [0, 255], from the pixel in its middle.
+
+        Whole numbers say where that is: a ratio may be rounded to the cell beside it, and runtimes differ.
+        """
+        middle = (2 * torch.arange(self.side, device=crops.device) + 1) * crops.shape[1] // (2 * self.side)
+        return crops[:, middle][:, :, middle]
 
 
 class Reading(nn.Module):
