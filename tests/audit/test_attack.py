@@ -13,6 +13,7 @@ from ageveil.audit import attack, page, report
 from ageveil.audit.attack import Found, Plan, run
 from ageveil.audit.people import choose, find_people
 from ageveil.audit.recognition import RECOGNISERS, embed
+from ageveil.audit.reconstruction import Naming, Reconstruction
 from ageveil.audit.reidentification import Success, measure
 from ageveil.audit.releases import draws_at_random, jittered, release, seen
 from ageveil.evaluation.intervals import Estimate
@@ -280,6 +281,36 @@ def test_the_worst_of_both_decides_the_verdict(rank1, frames, says):
     said = report.verdict("mask", reached, 50, (1, 30), lower_bound=False)
     assert says in said
     assert "lower bound" not in said
+
+
+@pytest.mark.parametrize(
+    ("gain", "says"),
+    [
+        (
+            Estimate(20.0, 12.0, 28.0),
+            "Hides from people, and in part from software: it named 4 of 100 faces among 50 people "
+            "(guessing: 2.0). A network that paints back what is hidden raises what an aware attacker names "
+            "from 5 to 25 of 100.",
+        ),
+        (
+            Estimate(20.0, -1.0, 41.0),
+            "Software hardly names anybody: it named 4 of 100 faces among 50 people",
+        ),
+    ],
+)
+def test_a_reconstruction_counts_where_it_names_more_beyond_chance(gain, says):
+    def success(value):
+        figure = Estimate(value, value, value)
+        return Success(figure, figure, figure, figure, ())
+
+    none = Estimate(0.0, 0.0, 0.0)
+    undone = Reconstruction(
+        (none, none), (none, none), Naming(success(1.0), success(40.0), Estimate(0.0, -1.0, 1.0)),
+        Naming(success(5.0), success(25.0), gain), 10,
+    )  # fmt: skip
+    reached = Found({"naive": success(4.0)}, {}, {"naive": "x"}, 2.0)
+    said = report.verdict("mask", reached, 50, (1,), {"inpainter": undone}, lower_bound=False)
+    assert said.startswith(says)
 
 
 @pytest.mark.parametrize("rank1", [1.0, 70.0])

@@ -12,7 +12,7 @@ import time
 
 import pytest
 
-from ageveil.audit import cryptanalysis
+from ageveil.audit import cryptanalysis, inversion
 
 SMALL = ["--approach", "original,mask", "--releases", "1,2", "--quiet"]
 
@@ -82,6 +82,7 @@ def test_attributes_and_members_are_looked_for(run, stated, cache, tmp_path):
     (female, male) = record["fairness"]["mask"]["parts"]["gender"]
     assert (female["value"], male["value"]) == ("female", "male")
     assert female["over_13"]["faces"] + male["over_13"]["faces"] == 6  # those of 5 years
+    assert record["inversion"] == {}  # --quick
     members = record["membership"]["mask"]
     assert members["trained"] + members["others"] == 18
     assert 0 <= members["advantage"]["value"] <= 100
@@ -89,6 +90,23 @@ def test_attributes_and_members_are_looked_for(run, stated, cache, tmp_path):
     assert "What else a face tells" in page
     assert "For whom the estimator errs" in page
     assert "Whom the estimator has seen" in page
+
+
+def test_faces_are_rebuilt_from_answers(run, folder, ageveil_data, tmp_path, monkeypatch):
+    (tmp_path / "some").mkdir()
+    for picture in sorted((ageveil_data / "utkface" / "train").glob("2*.jpg"))[:120]:
+        (tmp_path / "some" / picture.name).symlink_to(picture)
+    search = inversion.Search(shared=20, rounds=1, group=4, kept=2)
+    monkeypatch.setattr(inversion, "Search", lambda: search)
+    words = ["--faces", folder, "--members", f"utkface:{tmp_path / 'some'}", "--out", tmp_path / "out"]
+    words += ["--approach", "mask", "--releases", "1", "--recogniser", "pixels", "--model", "ageveil"]
+    assert run("audit", *words, "--quiet") == (0, "", "")
+    found = json.loads((tmp_path / "out" / "audit.json").read_text())["inversion"]
+    for reached in (found["trained"], found["others"]):
+        assert reached["targets"] == reached["people"] > 1
+        assert reached["rank1"]["value"] - reached["advantage"]["value"] == pytest.approx(reached["chance"])
+        assert len(reached["confidence"]) == 3
+    assert "Faces rebuilt from answers" in (tmp_path / "out" / "index.html").read_text()
 
 
 def test_a_model_that_does_not_say_what_it_was_trained_on(run, stated, cache, tmp_path):
@@ -127,7 +145,8 @@ def test_a_blur_is_undone(run, folder, tmp_path):
     }
     before, after = restored["blur"]["wiener"]["psnr"]
     assert after["value"] > before["value"]
-    assert "What deblurring brings back" in (tmp_path / "index.html").read_text()
+    assert restored["blur"]["wiener"]["aware"] is None  # --quick
+    assert "What can be brought back" in (tmp_path / "index.html").read_text()
 
 
 def test_verdicts_are_shown(run, cache, tmp_path):

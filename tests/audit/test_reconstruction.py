@@ -5,9 +5,12 @@ import pytest
 from skimage import metrics, restoration
 
 from ageveil.anonymization import blur
-from ageveil.audit import reconstruction
+from ageveil.audit import deblurring, reconstruction
+from ageveil.audit.deblurring import METHODS, Kernel, undoable, wiener
+from ageveil.audit.likeness import psnr, ssim
 from ageveil.audit.recognition import RECOGNISERS
-from ageveil.audit.reconstruction import METHODS, Kernel, psnr, reconstruct, ssim, undoable, wiener
+from ageveil.audit.reconstruction import reconstruct, ways
+from ageveil.errors import ModelError
 
 REGION = (13, 9, 213, 211)
 WEAK, STRONG = Kernel(6, 2.0), Kernel(60, 20.0)
@@ -61,7 +64,7 @@ def test_the_filter_is_that_of_another_library(face):
     delta[0, 0] = 1  # no preference but for small numbers, as ours
     for colour in range(3):
         theirs = restoration.wiener(
-            hidden[..., colour] / 255.0, kernel, reconstruction._NOISE, reg=delta, clip=False
+            hidden[..., colour] / 255.0, kernel, deblurring._NOISE, reg=delta, clip=False
         )
         middle = slice(60, -60)
         expected = np.clip(255 * theirs[middle, middle], 0, 255)
@@ -83,10 +86,19 @@ def test_only_a_blur_is_undoable():
     assert all(undoable(name) is None for name in ("original", "mosaic", "mask", "grid", "permutation"))
 
 
+OURS = RECOGNISERS["dlib-resnet"]
+
+
+@pytest.fixture
+def only_deblurring(monkeypatch):
+    """As if the network that paints were not installed."""
+    monkeypatch.setattr(reconstruction, "learned", lambda: ())
+
+
+@pytest.mark.usefixtures("only_deblurring")
 def test_faces_are_named_before_and_after(people):
     steps = []
-    recogniser = RECOGNISERS["dlib-resnet"]
-    found = reconstruct(people, "blur", recogniser, advance=lambda: steps.append(1))
+    found = reconstruct(people, "blur", OURS, advance=lambda: steps.append(1))
     assert len(steps) == len(people) == 18
     assert set(found) == set(METHODS)
     for name, reached in found.items():
@@ -94,5 +106,37 @@ def test_faces_are_named_before_and_after(people):
         before, after = reached.psnr
         assert after.value > before.value + 2, name
         assert reached.ssim[1].value > reached.ssim[0].value, name
-        assert all(0 <= success.rank1.value <= 100 for success in reached.named)
-    assert reconstruct(people, "mask", recogniser) == {}
+        for naming in (reached.naive, reached.aware):
+            one, two = naming.before.rank1.value, naming.after.rank1.value
+            assert 0 <= one <= 100
+            assert naming.gain.value == pytest.approx(two - one)
+            assert naming.gain.low <= naming.gain.value <= naming.gain.high
+    assert reconstruct(people, "mask", OURS) == {}
+
+
+def test_a_quick_look_asks_no_network_and_restores_probes_alone(people):
+    steps = []
+    found = reconstruct(people, "blur", OURS, quick=True, advance=lambda: steps.append(1))
+    assert len(steps) == 6
+    assert set(found) == set(METHODS)
+    assert all(reached.aware is None for reached in found.values())
+    assert ways("mask", quick=True) == {}
+
+
+@pytest.mark.usefixtures("only_deblurring")
+def test_what_was_restored_is_kept(people, tmp_path, monkeypatch):
+    first = reconstruct(people, "blur", OURS, cache=tmp_path)
+    monkeypatch.setattr(reconstruction, "released", None)  # what would be called to hide a face again
+    steps = []
+    assert reconstruct(people, "blur", OURS, cache=tmp_path, advance=lambda: steps.append(1)) == first
+    assert len(steps) == len(people)
+
+
+@pytest.mark.usefixtures("only_deblurring")
+def test_an_error_of_one_face_is_raised(people, monkeypatch):
+    def fail(*_):
+        raise ModelError("broken")
+
+    monkeypatch.setattr(reconstruction, "ways", lambda *_, **__: {"x": fail})
+    with pytest.raises(ModelError, match="broken"):
+        reconstruct(people, "mask", OURS)

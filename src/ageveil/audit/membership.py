@@ -82,6 +82,35 @@ def membership(
     return Membership(estimate(auc), estimate(advantage), len(trained), len(others))
 
 
+def trained_and_others(faces: Faces, model: str) -> tuple[list[int], list[int]]:
+    """Which faces of its data set an estimator was trained on, and which its recipe left out.
+
+    Ages of which a larger share was left out do not take part: they would be told by their age.
+
+    Args:
+        faces: The data set that the model was trained on.
+        model: Name in `ageveil.estimation.MODELS` or path.
+
+    Raises:
+        DataError: The model does not say on which faces it was trained, or none of one kind is there.
+    """
+    split = estimation.split_of(model)
+    if split is None:
+        raise DataError(f"{model} does not say which faces its training left out")
+    out = set(left_out(faces.images, **asdict(split)).tolist())
+    held = [span for span, share in split.hold_out.items() if share != split.share]
+    usual = [
+        index
+        for index, image in enumerate(faces.images)
+        if image.age is not None and not any(low <= image.age <= high for low, high in held)
+    ]
+    trained = [index for index in usual if index not in out]
+    others = [index for index in usual if index in out]
+    if not trained or not others:
+        raise DataError("the data set holds no face that trained the model, or none that it left out")
+    return trained, others
+
+
 def memberships(
     faces: Faces,
     approaches: Sequence[str],
@@ -108,20 +137,8 @@ def memberships(
     Raises:
         DataError: The model does not say on which faces it was trained, or none of one kind is there.
     """
-    split = estimation.split_of(model)
-    if split is None:
-        raise DataError(f"{model} does not say which faces its training left out")
-    out = set(left_out(faces.images, **asdict(split)).tolist())
-    held = [span for span, share in split.hold_out.items() if share != split.share]
-    usual = [
-        index
-        for index, image in enumerate(faces.images)
-        if image.age is not None and not any(low <= image.age <= high for low, high in held)
-    ]
     rng = np.random.default_rng(seed)
-    kinds = [[index for index in usual if (index in out) == other] for other in (False, True)]
-    if not all(kinds):
-        raise DataError("the data set holds no face that trained the model, or none that it left out")
+    kinds = trained_and_others(faces, model)
     drawn = [sorted(rng.permutation(kind)[:limit].tolist()) for kind in kinds]
     chosen = sorted(index for part in drawn for index in part)
     estimates = accuracy.estimate_all(

@@ -145,30 +145,44 @@ def _releases(report: Mapping[str, Any]) -> str:
 def _reconstruction(report: Mapping[str, Any]) -> str:
     if not report.get("reconstruction"):
         return ""
-    rows = [
+    undone = [
+        (f"{approach}, {way}", reached)
+        for approach, ways in report["reconstruction"].items()
+        for way, reached in ways.items()
+    ]
+    likeness = [
         (
-            escape(f"{approach}, {name}"),
-            *(
-                html.interval(figure, digits=digits)
-                for values, digits in (
-                    (method["psnr"], 1),
-                    (method["ssim"], 3),
-                    ([success["rank1"] for success in method["named"]], 1),
-                )
-                for figure in values
-            ),
+            escape(name),
+            *(html.interval(figure, digits=1) for figure in reached["psnr"]),
+            *(html.interval(figure, digits=3) for figure in reached["ssim"]),
         )
-        for approach, methods in report["reconstruction"].items()
-        for name, method in methods.items()
+        for name, reached in undone
+    ]
+    named = [
+        (
+            escape(f"{name}, {attacker}"),
+            html.interval(reached[attacker]["before"]["rank1"]),
+            html.interval(reached[attacker]["after"]["rank1"]),
+            html.interval(reached[attacker]["gain"]),
+        )
+        for name, reached in undone
+        for attacker in ("naive", "aware")
+        if reached[attacker] is not None
     ]
     text = (
-        "A blur averages in a known way, so that it can be undone but for rounding. Likeness to the bare "
-        "face is measured over the hidden region; faces are named by an attacker who knows clear photographs."
+        "A blur averages in a known way, so that it can be undone but for rounding. Where cells or a mask "
+        "took the pixels, a network that learned from other people's faces paints what it expects. Likeness "
+        "to the bare face is measured over the hidden region. The naive attacker compares with clear "
+        "photographs, the aware one with photographs that were hidden and restored alike; one recogniser "
+        "looks."
     )
-    columns = (
-        "approach, method", "PSNR before, dB", "after", "SSIM before", "after", "rank-1 before, %", "after",
-    )  # fmt: skip
-    return html.section("What deblurring brings back", text) + html.table("Deblurring", columns, rows)
+    columns = "approach, way", "PSNR before, dB", "after", "SSIM before", "after"
+    who = "approach, way, attacker", "rank-1 before, %", "after, %", "gain, points"
+    return (
+        html.section("What can be brought back", text)
+        + html.table("Likeness to the bare face", columns, likeness)
+        + html.table("Who is named", who, named)
+    )
 
 
 _FAIR = {
@@ -251,7 +265,37 @@ def _inference(report: Mapping[str, Any]) -> str:
         )
         columns = ("approach", "AUC, %", "advantage, points", "trained / others")
         parts += [html.section("Whom the estimator has seen", text), html.table("Membership", columns, rows)]
+    if report.get("inversion"):
+        parts.append(_inversion(report["inversion"]))
     return "".join(parts)
+
+
+def _inversion(found: Mapping[str, Any]) -> str:
+    names = {"trained": "trained the estimator", "others": "did not"}
+    rows = [
+        (
+            names[kind],
+            html.interval(reached["rank1"]),
+            html.interval(reached["advantage"]),
+            html.interval(reached["likeness"]),
+            *(html.interval(figure) for figure in reached["confidence"]),
+            f"{reached['targets']} / {reached['people']}",
+            escape(reached["recogniser"]),
+        )
+        for kind, reached in found.items()
+    ]
+    text = (
+        "Can a face be rebuilt from what the estimator says of it? A black box is asked about faces that are "
+        "put together from other people's, until it says of one what it said of the target. Then the target "
+        "is looked for with the rebuilt face; the recogniser that tells most counts, so that a hit or two "
+        "among few targets can be chance. An answer tells an age, hence somewhat more than guessing of any "
+        "face; only what trained faces show beyond others was kept by the training."
+    )
+    columns = (
+        "faces that", "rank-1, %", "beyond guessing, points", "likeness, % (guessing: 50)",
+        "confidence of the mean face, %", "of the rebuilt", "of the target", "targets / people", "recogniser",
+    )  # fmt: skip
+    return html.section("Faces rebuilt from answers", text) + html.table("Model inversion", columns, rows)
 
 
 def _ciphers(report: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ from ageveil.alignment import CROP_SIZE, LEFT_EYE, RIGHT_EYE
 from ageveil.audit.recognition import Recogniser, embed
 from ageveil.audit.reidentification import normalized
 from ageveil.training.faces import REPEATABLE, hide
-from ageveil.types import CanonicalCrop
+from ageveil.types import AnonymizedFace, CanonicalCrop
 
 # Standard deviations between frames of one camera: landmarks move by a pixel or two of 224.
 _ROTATION_DEGREES, _LOG_SCALE, _SHIFT = 1.5, 0.015, 0.006
@@ -44,7 +44,7 @@ def jittered(crop: CanonicalCrop, rng: np.random.Generator) -> CanonicalCrop:
     return CanonicalCrop(np.asarray(pixels, np.uint8), landmarks, crop.to_image, crop.outside)
 
 
-def release(crop: CanonicalCrop, approach: str, number: int, seed: Sequence[int]) -> NDArray[np.uint8]:
+def released(crop: CanonicalCrop, approach: str, number: int, seed: Sequence[int]) -> AnonymizedFace:
     """What leaves the device for one frame: the first is the crop as it is, later ones are jittered.
 
     Draws and keys are fresh for each frame; they come from the seed, so that an audit can be repeated (but
@@ -56,15 +56,17 @@ def release(crop: CanonicalCrop, approach: str, number: int, seed: Sequence[int]
         number: Of the frame, 0 or more.
         seed: Of the face and the audit; equal ones give equal frames.
 
-    Returns:
-        Shape (S, S, 3), uint8 RGB.
-
     Raises:
         ValueError: Unknown approach.
         UnusableFaceError: The eye region lies outside the crop.
     """
     rng = np.random.default_rng([*seed, number])
-    return hide(jittered(crop, rng) if number else crop, approach, rng).pixels
+    return hide(jittered(crop, rng) if number else crop, approach, rng)
+
+
+def release(crop: CanonicalCrop, approach: str, number: int, seed: Sequence[int]) -> NDArray[np.uint8]:
+    """The pixels of `released`, shape (S, S, 3), uint8 RGB."""
+    return released(crop, approach, number, seed).pixels
 
 
 def seen(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from ageveil import anonymization
 from ageveil.audit import cryptanalysis
 from ageveil.audit.attack import Found, Plan
 from ageveil.audit.people import People
+from ageveil.audit.reconstruction import Naming, Reconstruction
 from ageveil.audit.reidentification import FIGURES, Success
 from ageveil.evaluation import accuracy
 from ageveil.evaluation.accuracy import Estimates, as_json
@@ -26,12 +28,21 @@ AUDIT_VERSION = 1
 # up to the second it hides from the software that was tried.
 _NAMED_BY_SOFTWARE, _HARD_TO_NAME = 50.0, 10.0
 
+_UNDOING = MappingProxyType(
+    {
+        "wiener": "Deblurring",
+        "richardson-lucy": "Deblurring",
+        "inpainter": "A network that paints back what is hidden",
+    }
+)
+
 
 def build(
     found: Mapping[str, Found],
     people: People,
     plan: Plan,
     ages: Mapping[tuple[str, str], Estimates] | None = None,
+    restored: Mapping[str, Mapping[str, Reconstruction]] = MappingProxyType({}),
     *,
     resamples: int = 1000,
 ) -> dict[str, Any]:
@@ -42,6 +53,7 @@ def build(
         people: Who was attacked.
         plan: What was run.
         ages: (approach, model) -> estimates of one model, from `ageveil.evaluation.accuracy.estimate_all`.
+        restored: Approach -> way to undo it -> what it brought back.
         resamples: Of the bootstrap behind the shares of accuracy.
 
     Returns:
@@ -76,9 +88,20 @@ def build(
                 **_attacked(reached, plan),
                 "age": _age(by_approach.get(approach), by_approach.get("original"), plan.seed, resamples),
                 "reversible": anonymization.get_approach(approach).reversible,
-                "verdict": verdict(approach, reached, people.count, plan.releases, lower_bound=lower_bound),
+                "verdict": verdict(
+                    approach,
+                    reached,
+                    people.count,
+                    plan.releases,
+                    restored.get(approach, {}),
+                    lower_bound=lower_bound,
+                ),
             }
             for approach, reached in found.items()
+        },
+        "reconstruction": {
+            approach: {way: _brought_back(reached) for way, reached in undone.items()}
+            for approach, undone in restored.items()
         },
     }
 
@@ -114,22 +137,36 @@ def ciphers(
     }  # fmt: skip
 
 
-def _attacked(found: Found, plan: Plan) -> dict[str, Any]:
-    def figures(success: Success) -> dict[str, Any]:
-        return {figure: as_json(getattr(success, figure)) for figure in FIGURES}
+def _figures(success: Success) -> dict[str, Any]:
+    return {figure: as_json(getattr(success, figure)) for figure in FIGURES}
 
+
+def _brought_back(reached: Reconstruction) -> dict[str, Any]:
+    def naming(who: Naming | None) -> dict[str, Any] | None:
+        if who is None:
+            return None
+        return {"before": _figures(who.before), "after": _figures(who.after), "gain": as_json(who.gain)}
+
+    return {
+        **{name: [as_json(figure) for figure in getattr(reached, name)] for name in ("psnr", "ssim")},
+        **{name: naming(getattr(reached, name)) for name in ("naive", "aware")},
+        "faces": reached.faces,
+    }
+
+
+def _attacked(found: Found, plan: Plan) -> dict[str, Any]:
     def highest(frames: int | None) -> dict[str, Any]:
         return {figure: as_json(found.strongest(figure, frames)) for figure in FIGURES}
 
     return {
         "reidentification": {
-            attacker: {**figures(success), "recogniser": found.by[attacker]}
+            attacker: {**_figures(success), "recogniser": found.by[attacker]}
             for attacker, success in found.once.items()
         },
         "strongest": highest(None),
         "releases": {
             str(frames): {
-                **{attacker: figures(found.fused[attacker, frames]) for attacker in plan.attackers},
+                **{attacker: _figures(found.fused[attacker, frames]) for attacker in plan.attackers},
                 "strongest": highest(frames),
             }
             for frames in sorted({frames for _, frames in found.fused})
@@ -152,7 +189,15 @@ def _age(
     }
 
 
-def verdict(approach: str, found: Found, people: int, releases: Sequence[int], *, lower_bound: bool) -> str:
+def verdict(
+    approach: str,
+    found: Found,
+    people: int,
+    releases: Sequence[int],
+    restored: Mapping[str, Reconstruction] = MappingProxyType({}),
+    *,
+    lower_bound: bool,
+) -> str:
     """What a privacy officer needs to know of an approach, in a sentence or two.
 
     >>> from ageveil.evaluation.intervals import Estimate
@@ -169,6 +214,9 @@ def verdict(approach: str, found: Found, people: int, releases: Sequence[int], *
         several = _rank1(found, releases[-1])
         share += f", {several:.0f} of 100 from {releases[-1]} frames"
         worst = max(worst, several)
+    risen = _risen(restored)
+    if risen is not None:
+        worst = max(worst, risen[1].after.rank1.value)
     beyond = 100 * (worst - found.chance) / (100 - found.chance)
     if entry.hides == "nothing":
         text = f"The bare face, which hides nothing from software: it {share}"
@@ -183,7 +231,23 @@ def verdict(approach: str, found: Found, people: int, releases: Sequence[int], *
         text = f"Hides from people, and in part from software: it {share} (guessing: {found.chance:.1f})"
     else:
         text = f"Software hardly names anybody: it {share} (guessing: {found.chance:.1f})"
-    return f"{text}." + (" A lower bound: stronger recognisers exist." if lower_bound else "")
+    text += "."
+    if risen is not None:
+        text += " {} raises what {} names from {:.0f} to {:.0f} of 100.".format(
+            *risen[0], risen[1].before.rank1.value, risen[1].after.rank1.value
+        )
+    return text + (" A lower bound: stronger recognisers exist." if lower_bound else "")
+
+
+def _risen(restored: Mapping[str, Reconstruction]) -> tuple[tuple[str, str], Naming] | None:
+    """How an approach is undone and by whom so that most faces are named, if more are than before."""
+    found = [
+        ((_UNDOING[way], who), naming)
+        for way, reached in restored.items()
+        for who, naming in (("a naive attacker", reached.naive), ("an aware attacker", reached.aware))
+        if naming is not None and naming.rises
+    ]
+    return max(found, key=lambda each: each[1].after.rank1.value, default=None)
 
 
 def _rank1(found: Found, frames: int | None) -> float:

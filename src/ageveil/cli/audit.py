@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from ageveil.audit.attack import Found, Plan
     from ageveil.audit.people import People
+    from ageveil.audit.reconstruction import Reconstruction
     from ageveil.evaluation.accuracy import Estimates, Faces
 
 _QUICK_PEOPLE = 40
@@ -74,6 +75,7 @@ def audit(
     from ageveil.anonymization import get_approach
     from ageveil.audit import page, report
     from ageveil.audit.fairness import fairness
+    from ageveil.audit.membership import trained_and_others
     from ageveil.evaluation import plots
     from ageveil.files import make_directory, write_text
 
@@ -84,20 +86,23 @@ def audit(
     # What is wrong with the ages shows before the long work.
     aged = None if ages is None else _open_ages(ages, model, licence, limit, seed)
     trained = None if members is None else _open_ages(members, model, licence, None, seed)
+    if trained is not None:
+        trained_and_others(trained.faces, trained.model)
     make_directory(out)
     number = people or (_QUICK_PEOPLE if quick else None)
     with contextlib.nullcontext(cache) if cache else tempfile.TemporaryDirectory() as place:
         chosen = _choose(faces, Path(place), number, seed, workers, quiet=quiet)
         found = _attack(chosen, plan, cache, quiet=quiet)
         estimates = None if aged is None else _estimate(aged, plan, workers, quiet=quiet)
-        record = report.build(found, chosen, plan, estimates)
-        record["reconstruction"] = _undo_blurs(chosen, plan, quiet=quiet)
+        restored = _restore(chosen, plan, cache, quick=quick, quiet=quiet)
+        record = report.build(found, chosen, plan, estimates, restored)
         if estimates is not None:
             record["fairness"] = fairness(estimates, seed=seed)
         if aged is not None:
             record["attributes"] = _read_attributes(aged, plan, quiet=quiet)
         if trained is not None:
             record["membership"] = _tell_members(trained, plan, workers, quiet=quiet)
+            record["inversion"] = {} if quick else _invert(trained, plan, quiet=quiet)
         if any(get_approach(name).cipher for name in plan.approaches):
             record["ciphers"] = _attack_ciphers(chosen, seed, _SEARCHED[quick], quiet=quiet)
     record["run"] = circumstances(began_at, time.monotonic() - start) | {
@@ -177,21 +182,25 @@ def _attack(chosen: People, plan: Plan, cache: Path | None, *, quiet: bool) -> d
         return attack.run(chosen, plan, cache=cache and cache / "embeddings", advance=bar.advance)
 
 
-def _undo_blurs(chosen: People, plan: Plan, *, quiet: bool) -> dict[str, Any]:
-    from ageveil.audit.reconstruction import reconstruct, undoable
+def _restore(
+    chosen: People, plan: Plan, cache: Path | None, *, quick: bool, quiet: bool
+) -> dict[str, dict[str, Reconstruction]]:
+    """What was hidden, brought back where a way to do so is known."""
+    from ageveil.audit.reconstruction import reconstruct, ways
 
-    blurs = [name for name in plan.approaches if undoable(name) is not None]
-    if not blurs:
+    undone = [name for name in plan.approaches if ways(name, quick=quick)]
+    if not undone:
         return {}
-    sharp = next(entry for entry in plan.recognisers if entry.approaches is None)  # it expects no blur
-    with progress("deblurring", len(blurs) * len(chosen), quiet=quiet) as bar:
-        restored = {
-            name: reconstruct(chosen, name, sharp, seed=plan.seed, advance=bar.advance) for name in blurs
-        }
-    return {
-        name: {method: asdict(found) for method, found in methods.items()}
-        for name, methods in restored.items()
-    }
+    sharp = next(entry for entry in plan.recognisers if entry.approaches is None)  # it expects bare faces
+    faces = int((~chosen.gallery).sum()) if quick else len(chosen)
+    with progress("reconstruction", len(undone) * faces, quiet=quiet) as bar:
+        return {
+            name: reconstruct(
+                chosen, name, sharp, quick=quick, seed=plan.seed,
+                cache=cache and cache / "embeddings", advance=bar.advance,
+            )
+            for name in undone
+        }  # fmt: skip
 
 
 def _estimate(
@@ -227,6 +236,18 @@ def _tell_members(trained: _Aged, plan: Plan, workers: int | None, *, quiet: boo
             advance=bar.advance,
         )  # fmt: skip
     return {name: asdict(found) for name, found in seen.items()}
+
+
+def _invert(trained: _Aged, plan: Plan, *, quiet: bool) -> dict[str, Any]:
+    from ageveil.audit.inversion import Search, inversions
+
+    bare = [entry for entry in plan.recognisers if entry.approaches is None]
+    with progress("inversion", None, quiet=quiet) as bar:
+        rebuilt = inversions(
+            trained.faces, trained.model, bare, search=Search(), seed=plan.seed,
+            advance=bar.advance_by,
+        )  # fmt: skip
+    return {kind: asdict(found) for kind, found in rebuilt.items()}
 
 
 def _attack_ciphers(chosen: People, seed: int, side: int, *, quiet: bool) -> dict[str, Any]:
