@@ -86,9 +86,11 @@ class Plan:
             for name in self.approaches
         }
         steps = 0
-        for behind in map(self.behind, self.recognisers):
+        for recogniser in self.recognisers:
+            behind = self.behind(recogniser)
             clear = len(people) if behind and "original" not in behind else 0
-            steps += clear + sum(each[name] for name in behind)
+            once = recogniser.approaches is not None
+            steps += clear + sum(len(people) if once else each[name] for name in behind)
         return steps
 
     def behind(self, recogniser: Recogniser) -> list[str]:
@@ -208,7 +210,8 @@ def run(
         for approach in behind:
             hidden = clear if approach == "original" else eyes.look(approach, recogniser)
             views: list[tuple[int | None, _View]] = [(None, _View.of(people, clear, hidden))]
-            views += eyes.several(approach, recogniser, clear, hidden)
+            if recogniser.approaches is None:  # what has learned looks at one picture: it costs as much again
+                views += eyes.several(approach, recogniser, clear, hidden)
             for frames, view in views:
                 for attacker in plan.attackers:
                     noted = tries[approach].setdefault((attacker, frames), [])
