@@ -107,7 +107,7 @@ class Recipe(_Section):
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9-]*$")
     network: str
-    side: int | None = Field(default=None, ge=8, le=512)
+    side: int | None = Field(default=None, ge=32, le=512)
     initial: str = "random"
     data: tuple[str, ...] = Field(min_length=1)
     approaches: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=lambda: {"original": 1.0})
