@@ -346,9 +346,12 @@ def test_a_network_that_has_learned_names_masked_faces_and_not_noise(celebrities
 
 
 def test_attackers_name_bare_faces_and_not_noise(celebrities):
-    plan = Plan(["original", "mosaic", "permutation"], [OURS], releases=(1,))
+    plan = Plan(["original", "mosaic", "des-ctr"], [OURS], releases=(1,))
     found = run(celebrities, plan)
     assert found["original"].once["naive"].rank1.value > 90
     assert found["mosaic"].strongest("rank1").value > 50
-    assert found["permutation"].strongest("rank1").low <= 5  # which is guessing
-    assert found["permutation"].strongest("rank1").high < found["mosaic"].strongest("rank1").low
+    noise = found["des-ctr"].once
+    assert max(noise[attacker].rank1.low for attacker in ("naive", "aware")) <= 5  # which is guessing
+    # A metric that has overfitted tells the people it learned from, and leaves the probe one of four others.
+    assert noise["adapted"].rank1.low <= 25
+    assert found["des-ctr"].strongest("rank1").high < found["mosaic"].strongest("rank1").low
