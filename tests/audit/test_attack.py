@@ -304,6 +304,15 @@ def celebrities(ageveil_data, tmp_path_factory):
     return choose(find_people(few, few.parent / "crops"), gallery=2, probes=2)
 
 
+def test_a_network_that_has_learned_names_masked_faces_and_not_noise(celebrities):
+    learned = replace(RECOGNISERS["dlib-resnet-adapted"], approaches=("mask", "permutation"))
+    found = run(celebrities, Plan(["mask", "permutation"], [RECOGNISERS["pixels"], learned], releases=(1,)))
+    assert found["mask"].by["adapted"] == "dlib-resnet-adapted"
+    assert found["mask"].once["adapted"].rank1.value > 80
+    assert found["permutation"].once["adapted"].rank1.low <= 5  # which is guessing
+    assert found["permutation"].once["adapted"].rank1.high < found["mask"].once["adapted"].rank1.low
+
+
 def test_attackers_name_bare_faces_and_not_noise(celebrities):
     plan = Plan(["original", "mosaic", "permutation"], [OURS], releases=(1,))
     found = run(celebrities, plan)

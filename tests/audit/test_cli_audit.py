@@ -42,6 +42,10 @@ def test_an_audit_ends_in_a_page_and_a_record(run, folder, ages, cache, tmp_path
     assert {path.name for path in out.iterdir()} == {"index.html", "audit.json"}
     record = json.loads((out / "audit.json").read_text())
     assert set(record["approaches"]) == {"original", "mask"}
+    assert {entry["name"]: entry["approaches"] for entry in record["recognisers"]} == {
+        "dlib-resnet": None, "pixels": None, "levels": None,
+        "dlib-resnet-adapted": ["mosaic", "mask", "blur", "grid"],
+    }  # fmt: skip
     for entry in record["approaches"].values():
         for where in (entry["reidentification"], entry["releases"]["2"]):
             assert set(where) - {"strongest"} == {"naive", "aware", "adapted"}
@@ -137,6 +141,8 @@ def test_verdicts_are_shown(run, cache, tmp_path):
     assert "lower bound" in ended.out
     record = json.loads((tmp_path / "audit.json").read_text())
     assert (record["attackers"], record["releases"]) == (["naive", "aware"], [1])
+    # Nobody is there who may look with what has learned.
+    assert [entry["name"] for entry in record["recognisers"]] == ["dlib-resnet", "pixels", "levels"]
 
 
 @pytest.mark.parametrize(
@@ -144,6 +150,7 @@ def test_verdicts_are_shown(run, cache, tmp_path):
     [
         (["--recogniser", "arcface"], 2, "unknown recogniser 'arcface'"),
         (["--recogniser", "gone.onnx"], 12, "gone.onnx cannot be read"),
+        (["--recogniser", "dlib-resnet-adapted"], 2, "a recogniser that looks behind every approach"),
         (["--recogniser", "dlib-resnet,dlib-resnet"], 2, "two recognisers have the name"),
         (["--approach", "nothing"], 2, "unknown approach 'nothing'"),
         (["--releases", "5,1"], 2, "releases ascend from 1"),

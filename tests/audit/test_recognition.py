@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.util
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,8 +15,10 @@ from onnx import TensorProto, helper
 
 from ageveil.audit.recognition import RECOGNISERS, embed, get_recogniser
 from ageveil.errors import ModelError
+from ageveil.runtime import locate, open_session
+from ageveil.training.faces import hide
 
-OURS = RECOGNISERS["dlib-resnet"]
+OURS, ADAPTED = RECOGNISERS["dlib-resnet"], RECOGNISERS["dlib-resnet-adapted"]
 DLIBS_OWN = Path(
     importlib.util.find_spec("face_recognition_models").origin,
     "../models/dlib_face_recognition_resnet_model_v1.dat",
@@ -98,6 +101,24 @@ def test_both_are_kept_under_names_of_their_own():
     assert one.mark != replace(one, mirrored=True).mark
 
 
+def test_what_has_learned_says_for_which_approaches():
+    metadata = open_session(ADAPTED.weights, 0).metadata
+    assert tuple(json.loads(metadata["approaches"])) == ADAPTED.approaches
+    assert json.loads(metadata["licence"]) == ADAPTED.weights.licence
+    by_path = get_recogniser(str(locate(ADAPTED.weights)))
+    assert by_path.approaches == ADAPTED.approaches
+    assert by_path.mark == ADAPTED.mark
+
+
+@pytest.mark.parametrize("approach", ADAPTED.approaches)
+def test_a_hidden_portrait_is_nearer_to_its_own_bare_face(people, approach):
+    two = [people.crop(int(np.flatnonzero(people.person == person)[0])) for person in (0, 1)]
+    hidden = np.stack([hide(crop, approach, np.random.default_rng(3)).pixels for crop in two])
+    seen, bare = embed(hidden, ADAPTED), embed(np.stack([crop.pixels for crop in two]), ADAPTED)
+    for own in (0, 1):
+        assert cosine(seen[own], bare[own]) > cosine(seen[own], bare[1 - own])
+
+
 def test_batches_do_not_matter(pixels):
     many = np.concatenate([pixels] * 12)  # more than one batch
     np.testing.assert_allclose(embed(many, OURS)[-6:], embed(pixels, OURS), atol=1e-4)
@@ -151,7 +172,8 @@ def test_what_is_no_recogniser_is_refused(tmp_path, shape, how, what):
 
 def test_an_unknown_recogniser_lists_the_choices():
     with pytest.raises(
-        ValueError, match="unknown recogniser 'arcface'; choose one of dlib-resnet, pixels, levels or an"
+        ValueError,
+        match="unknown recogniser 'arcface'; choose one of dlib-resnet, dlib-resnet-adapted, pixels",
     ):
         get_recogniser("arcface")
 

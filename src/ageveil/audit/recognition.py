@@ -68,6 +68,20 @@ RECOGNISERS: Mapping[str, Recogniser] = MappingProxyType(
             margin=False,
             source="dlib's ResNet of 2017",
         ),
+        "dlib-resnet-adapted": Recogniser(
+            "dlib-resnet-adapted",
+            Weights(
+                package="ageveil_weights_research",
+                file="dlib-resnet-adapted.onnx",
+                sha256="9c5fef97887bbfb82cc9ed28b7c51581db311d658d4f338f533c214b47938260",
+                licence="LicenseRef-research-only",
+                source="dlib's face recogniser (King 2017), trained by recipes/recognisers of Ageveil",
+                distribution="./weights/research (in a checkout of Ageveil)",
+            ),
+            margin=False,
+            source="the same, trained to see behind mosaic, mask, blur and grid; the adapted attacker's",
+            approaches=("mosaic", "mask", "blur", "grid"),
+        ),
         "pixels": Recogniser(
             "pixels",
             Weights(

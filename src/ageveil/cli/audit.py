@@ -42,7 +42,7 @@ def audit(
     approach: Annotated[str, typer.Option(help="One approach, several with commas between, or all.")] = "all",
     recogniser: Annotated[
         str, typer.Option(help="Names, or ONNX files, with commas between; the strongest counts.")
-    ] = "dlib-resnet,pixels,levels",
+    ] = "dlib-resnet,dlib-resnet-adapted,pixels,levels",
     releases: Annotated[
         str, typer.Option(help="Numbers of frames of a face that the attacker fuses, from 1 upwards.")
     ] = "1,5,30",
