@@ -110,7 +110,7 @@ def test_what_has_learned_says_for_which_approaches():
     assert by_path.mark == ADAPTED.mark
 
 
-@pytest.mark.parametrize("approach", ["mosaic", "mask", "blur"])  # a grid it cannot read
+@pytest.mark.parametrize("approach", ["mosaic", "mask", "blur"])  # of one grid it reads too little
 def test_a_hidden_portrait_is_nearer_to_its_own_bare_face(people, approach):
     two = [people.crop(int(np.flatnonzero(people.person == person)[0])) for person in (0, 1)]
     hidden = np.stack([hide(crop, approach, np.random.default_rng(3)).pixels for crop in two])
