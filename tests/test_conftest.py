@@ -35,6 +35,7 @@ def run(folder, tests, **variables):
     (folder / "test_small.py").write_text(tests)
     hidden = ("AGEVEIL_DATA", "AGEVEIL_NOTHING_LEFT_OUT", "PYTEST_ADDOPTS", "PYTEST_CURRENT_TEST")
     environment = {name: value for name, value in os.environ.items() if name not in hidden}
+    environment["PYTHONPATH"] = str(Path(__file__).parent.parent)  # for the fixtures that conftest imports
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", folder],
         env=environment | variables,

@@ -124,7 +124,7 @@ def mean_eye_region(size: int) -> Region:
     """The eye region of the mean face in a canonical crop, for approaches that leave no eyes to point at.
 
     >>> mean_eye_region(200)
-    (14, 18, 182, 72)
+    (14, 18, 183, 73)
     """
     corners = np.array([(x, _MEAN_HEIGHT) for x in reversed(_MEAN_CORNERS)])
     return eye_region(size * np.vstack([corners[[0, 1]], corners[[3, 2]], corners[:1]]), size)
