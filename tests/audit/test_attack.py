@@ -105,27 +105,6 @@ def test_other_seeds_faces_and_sizes_have_other_embeddings(people, crops, cache,
     assert count(people) == before + 7  # the bare faces are the same
 
 
-def test_an_attacker_never_learns_from_whom_it_names(people, monkeypatch):
-    learned, named = [], []
-    learn, score = attack.learn_metric, attack.adapted_scores
-    monkeypatch.setattr(
-        attack, "learn_metric", lambda kinds, who: learned.append(set(who)) or learn(kinds, who)
-    )
-
-    def spy(probes, known, metric, whose, count):
-        named.append(probes)
-        return score(probes, known, metric, whose, count)
-
-    monkeypatch.setattr(attack, "adapted_scores", spy)
-    run(people, Plan(["original"], [OURS], ("adapted",), (1,)))
-    assert len(learned) == len(named) == 5
-    probes = people.person[~people.gallery]
-    for part, (known, rows) in enumerate(zip(learned, named, strict=True)):
-        asked = set(probes[probes % 5 == part])
-        assert len(rows) == np.isin(probes, list(asked)).sum()
-        assert not asked & known
-
-
 @pytest.fixture
 def looks(monkeypatch):
     """Which recogniser looked behind which approach, in order."""
@@ -350,8 +329,5 @@ def test_attackers_name_bare_faces_and_not_noise(celebrities):
     found = run(celebrities, plan)
     assert found["original"].once["naive"].rank1.value > 90
     assert found["mosaic"].strongest("rank1").value > 50
-    noise = found["des-ctr"].once
-    assert max(noise[attacker].rank1.low for attacker in ("naive", "aware")) <= 5  # which is guessing
-    # A metric that has overfitted tells the people it learned from, and leaves the probe one of four others.
-    assert noise["adapted"].rank1.low <= 25
+    assert found["des-ctr"].strongest("rank1").low <= 5  # which is guessing
     assert found["des-ctr"].strongest("rank1").high < found["mosaic"].strongest("rank1").low

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from ageveil.audit import reidentification
 from ageveil.audit.reidentification import (
     FIGURES,
     Success,
@@ -145,23 +146,57 @@ def test_scores_that_tell_nothing_are_refused(scores):
 def test_a_metric_learns_to_look_away_from_what_varies_within_people():
     # All vary along the first four directions far more than they differ from each other.
     def faces(count, seed):
-        rows, person = people_of(count, 6, 0.05, seed=seed)
+        rows, person = people_of(count, 6, 0.05, size=32, seed=seed)
         rows[:, :4] += 6 * np.random.default_rng(seed + 1).normal(size=(len(rows), 4))
         return rows, person
 
-    others, whose = faces(40, 10)
-    rows, person = faces(20, 20)
+    rows, person = faces(40, 20)
     gallery = np.arange(len(rows)) % 6 < 3
-    metric = learn_metric({"clear": others, "anonymized": others}, whose)
 
     def named(scores):
         return measure(scores, person[~gallery], resamples=10).rank1.value
 
-    plain = named(cosine_scores(rows[~gallery], rows[gallery], person[gallery], 20))
-    adapted = adapted_scores(rows[~gallery], {"clear": rows[gallery]}, metric, person[gallery], 20)
+    plain = named(cosine_scores(rows[~gallery], rows[gallery], person[gallery], 40))
+    adapted = adapted_scores({"clear": rows, "anonymized": rows}, person, person % 5, gallery)
     assert plain < 60
     assert named(adapted["clear", "cosine"]) > 80
     assert named(adapted["clear", "distance"]) > 80
+
+
+def test_an_attacker_never_learns_from_whom_it_names(monkeypatch):
+    rows, person = people_of(15, 4, 0.1, seed=3)
+    gallery = np.arange(len(rows)) % 4 < 2
+    fold = person % 5
+
+    class Telltale:
+        """Scores how many folds it has not learned from that a face's person is in."""
+
+        def __init__(self, who):
+            self.unseen = sorted(set(fold) - set(fold[np.isin(person, who)]))
+
+        def apply(self, embeddings, _):
+            return np.isin(embeddings[:, :1], self.unseen).astype(float) * len(self.unseen)
+
+    monkeypatch.setattr(reidentification, "learn_metric", lambda _, who: Telltale(who))
+    told = fold[:, None].astype(float)
+    scores = adapted_scores({"clear": told, "anonymized": told}, person, fold, gallery)
+    for kind in ("clear", "anonymized"):
+        # Two folds unseen, and both faces in them: no distance between any two.
+        assert (scores[kind, "distance"] == 0).all()
+        # One fold unseen, the probe's own; an angle to nothing is none.
+        same = fold[~gallery][:, None] == np.arange(15) % 5
+        np.testing.assert_allclose(scores[kind, "cosine"], same)
+
+
+def test_by_distance_noise_is_named_no_oftener_than_by_guessing():
+    # As many directions as faces: the metric overfits, and would tell those it has learned from.
+    rng = np.random.default_rng(8)
+    person = np.repeat(np.arange(20), 6)
+    rows = {kind: rng.normal(size=(120, 128)) for kind in ("clear", "anonymized")}
+    gallery = np.arange(120) % 6 < 3
+    scores = adapted_scores(rows, person, person % 5, gallery)
+    for found in scores.values():
+        assert measure(found, person[~gallery], resamples=200).rank1.low <= 5
 
 
 def test_a_metric_takes_away_what_an_approach_does_to_every_face():
@@ -175,7 +210,6 @@ def test_a_metric_takes_away_what_an_approach_does_to_every_face():
 
 
 def test_a_metric_whitens_the_scatter_within_people(monkeypatch):
-    from ageveil.audit import reidentification
 
     monkeypatch.setattr(reidentification, "_SHRINKAGE", 0.0)
     rows, person = people_of(30, 5, 0.3, seed=6)

@@ -21,7 +21,6 @@ from ageveil.audit.reidentification import (
     adapted_scores,
     cosine_scores,
     highest,
-    learn_metric,
     measure,
     strongest,
 )
@@ -365,18 +364,8 @@ def _ways(attacker: Attacker, recogniser: Recogniser) -> Sequence[Attacker]:
 
 def _scores(attacker: Attacker, view: _View) -> list[NDArray[np.float64]]:
     """Scores of probes with people, shape (P, K), for each way in which an attacker may go about it."""
-    known = {"clear": view.clear[view.gallery], "anonymized": view.hidden[view.gallery]}
-    whose, probes = view.person[view.gallery], view.hidden[~view.gallery]
     if attacker != "adapted":
-        kind = "clear" if attacker == "naive" else "anonymized"
-        return [cosine_scores(probes, known[kind], whose, view.count)]
-    found: dict[tuple[str, str], NDArray[np.float64]] = {}
-    asked = view.fold[~view.gallery]
-    for part in np.unique(asked):
-        others = view.fold != part
-        seen_by_attacker = {"clear": view.clear[others], "anonymized": view.hidden[others]}
-        metric = learn_metric(seen_by_attacker, view.person[others])
-        mine = asked == part
-        for way, scores in adapted_scores(probes[mine], known, metric, whose, view.count).items():
-            found.setdefault(way, np.empty((len(probes), view.count)))[mine] = scores
-    return list(found.values())
+        known = (view.clear if attacker == "naive" else view.hidden)[view.gallery]
+        return [cosine_scores(view.hidden[~view.gallery], known, view.person[view.gallery], view.count)]
+    kinds = {"clear": view.clear, "anonymized": view.hidden}
+    return list(adapted_scores(kinds, view.person, view.fold, view.gallery).values())

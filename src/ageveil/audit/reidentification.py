@@ -5,6 +5,7 @@ N is the number of faces, P of probes, K of people, D of an embedding's dimensio
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -74,6 +75,9 @@ def distance_scores(
     return np.asarray(-np.maximum(squares, 0), np.float64)
 
 
+_WAYS = {"cosine": cosine_scores, "distance": distance_scores}
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Metric:
     """What an attacker learned of how faces of one person differ.
@@ -130,25 +134,52 @@ def learn_metric(kinds: Mapping[str, NDArray[np.floating]], person: NDArray[np.i
 
 
 def adapted_scores(
-    probes: NDArray[np.floating],
-    galleries: Mapping[str, NDArray[np.floating]],
-    metric: Metric,
+    kinds: Mapping[str, NDArray[np.floating]],
     person: NDArray[np.int64],
-    count: int,
+    fold: NDArray[np.int64],
+    gallery: NDArray[np.bool_],
 ) -> dict[tuple[str, str], NDArray[np.float64]]:
-    """Scores under a learned metric against each gallery that the attacker may hold, each of shape (P, K).
+    """Scores of anonymized probes under learned metrics, against each kind of gallery.
+
+    By angle, a metric has learned from everybody but the people in the probe's fold. By distance, it has not
+    learned from those in the fold of the person it is compared with either: a metric draws together those
+    that it learned from, which would leave only the others to choose from.
+
+    Args:
+        kinds: Embeddings of the same faces, "clear" and "anonymized", each of shape (N, D).
+        person: Whose each face is, shape (N,), in 0..K - 1; everybody is in the gallery.
+        fold: Part of each face's person, shape (N,); of three parts or more.
+        gallery: Which faces are known by name, shape (N,); the other P are probes.
 
     Returns:
-        (kind of gallery, "cosine" or "distance") -> scores.
+        (kind of gallery, "cosine" or "distance") -> scores, shape (P, K).
+
+    Raises:
+        ValueError: Two folds hold all people but one.
     """
-    seen = metric.apply(probes, "anonymized")
-    known = {kind: metric.apply(gallery, kind) for kind, gallery in galleries.items()}
-    ways = {"cosine": cosine_scores, "distance": distance_scores}
-    return {
-        (kind, name): way(seen, rows, person, count)
-        for kind, rows in known.items()
-        for name, way in ways.items()
-    }
+    count = int(person.max()) + 1
+    fold_of = np.empty(count, np.int64)
+    fold_of[person] = fold
+    parts = np.unique(fold).tolist()
+
+    @functools.cache
+    def without(*unseen: int) -> Metric:
+        learned = ~np.isin(fold, unseen)
+        return learn_metric({kind: rows[learned] for kind, rows in kinds.items()}, person[learned])
+
+    asked = fold[~gallery]
+    found = {(kind, name): np.empty((len(asked), count)) for kind in kinds for name in _WAYS}
+    for place, part in enumerate(parts):
+        for other in parts:
+            beside = parts[(place + 1) % len(parts)] if other == part else other
+            pair = without(min(part, beside), max(part, beside))
+            for name, metric in (("cosine", without(part)), ("distance", pair)):
+                probes = metric.apply(kinds["anonymized"][~gallery][asked == part], "anonymized")
+                for kind, rows in kinds.items():
+                    scores = _WAYS[name](probes, metric.apply(rows[gallery], kind), person[gallery], count)
+                    block = np.ix_(asked == part, fold_of == other)
+                    found[kind, name][block] = scores[:, fold_of == other]
+    return found
 
 
 Figure = Literal["rank1", "rank5", "tar_far_1e2", "tar_far_1e3"]

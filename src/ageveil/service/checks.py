@@ -115,7 +115,7 @@ def create(
     check = asked if settled is None else _completed(asked, settled, now)
     values = _columns(check) | {"secret_digest": digest(secret), "redeemed": False}
     try:
-        connection.execute(sa.insert(checks).values(values))
+        connection.execute(sa.insert(checks), values)
     except IntegrityError:
         raise Problem("nonce_used", "the party has used this nonce before") from None
     if settled is not None:
@@ -196,7 +196,7 @@ def answer(
     tried = replace(check, version=check.version + 1, answer=given, tries_left=max(0, check.tries_left - 1))
     new = _completed(tried, given, now) if last else tried
     unchanged = (checks.c.id == check.id) & (checks.c.version == check.version) & (checks.c.expires > now)
-    if connection.execute(sa.update(checks).where(unchanged).values(_columns(new))).rowcount != 1:
+    if connection.execute(sa.update(checks).where(unchanged), _columns(new)).rowcount != 1:
         raise Problem("check_changed", "another request was faster; read the check again")
     if given != check.answer or not ends:  # one that is only taken stands in the ledger already
         _record(connection, keys, check, given, now)

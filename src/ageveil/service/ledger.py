@@ -57,13 +57,10 @@ def append(connection: Connection, keys: KeyRing, kind: str, record: Mapping[str
     sequence, minute = int(end.sequence) + 1, int(now // 60)
     text = json.dumps(record, separators=(",", ":"), sort_keys=True)
     found = record_hash(sequence, minute, kind, text, end.hash)
-    connection.execute(
-        sa.insert(ledger).values(
-            sequence=sequence, minute=minute, kind=kind, record=text, previous=end.hash, hash=found
-        )
-    )
-    signature = keys.sign({"sequence": sequence, "hash": found}, END, now)
-    connection.execute(sa.update(ledger_end).values(sequence=sequence, hash=found, signature=signature))
+    place = {"sequence": sequence, "hash": found}
+    row = {**place, "minute": minute, "kind": kind, "record": text, "previous": end.hash}
+    connection.execute(sa.insert(ledger), row)
+    connection.execute(sa.update(ledger_end), {**place, "signature": keys.sign(place, END, now)})
     return found
 
 

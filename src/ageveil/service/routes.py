@@ -23,7 +23,7 @@ Bearer = Annotated[HTTPAuthorizationCredentials | None, Depends(_PARTY)]
 Opener = Annotated[HTTPAuthorizationCredentials | None, Depends(_BROWSER)]
 
 
-def of(request: Request) -> Service:
+async def of(request: Request) -> Service:  # async: else each request would take a thread for it
     """The process's service."""
     service: Service = request.app.state.service
     return service

@@ -7,7 +7,7 @@ import json
 import logging
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
@@ -376,10 +376,18 @@ def _traced(
         )
     model: onnx.ModelProto = program.model_proto  # type: ignore[union-attr]  # only None for a file
     # The exporter notes the lines of code, with the folders of this machine, beside all that it writes.
-    graph = model.graph
-    for part in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
-        del part.metadata_props[:]
+    for graph in _graphs(model.graph):
+        for part in (graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+            del part.metadata_props[:]
     return model
+
+
+def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    """A graph and those of its branches."""
+    yield graph
+    for attribute in (attribute for node in graph.node for attribute in node.attribute):
+        if attribute.type == onnx.AttributeProto.GRAPH:
+            yield from _graphs(attribute.g)
 
 
 def _describe(model: onnx.ModelProto, network: Exportable, metadata: Mapping[str, Any]) -> None:

@@ -398,12 +398,28 @@ class Reading(nn.Module):
         self.network, self.readers = network, nn.ModuleList(readers)
 
     def forward(self, crops: Tensor, eye_mask: Tensor) -> Tensor:
-        """Logits over the years, shape (N, 101); arguments as `AgeNetwork.resized`."""
-        logits: Tensor = self.network(crops, eye_mask)
+        """Logits over the years, shape (N, 101); arguments as `AgeNetwork.resized`.
+
+        An exported graph leaves the network out where readers know every crop of a batch.
+        """
+        known = torch.zeros(len(crops), 1, dtype=torch.bool, device=crops.device)
+        read = torch.zeros(len(crops), YEARS, device=crops.device)
         for module in self.readers:
             reader = cast(Cells | VeilReader, module)
-            logits = torch.where(reader.knows(crops), reader(crops, eye_mask), logits)
+            own = reader.knows(crops)
+            known, read = known | own, torch.where(own, reader(crops, eye_mask), read)
+
+        def look(crops: Tensor, eye_mask: Tensor, known: Tensor, read: Tensor) -> Tensor:
+            return torch.where(known, read, self.network(crops, eye_mask))
+
+        if not torch.compiler.is_exporting():
+            return look(crops, eye_mask, known, read)
+        logits: Tensor = torch.cond(known.all(), _as_read, look, (crops, eye_mask, known, read))
         return logits
+
+
+def _as_read(_crops: Tensor, _eye_mask: Tensor, _known: Tensor, read: Tensor) -> Tensor:
+    return read.clone()  # a branch may not return its argument
 
 
 @dataclass(frozen=True, slots=True)
