@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ageveil import ciphers
 from ageveil.draws import ChaChaDraws
 from ageveil.errors import ModelError, UnusableFaceError
-from ageveil.runtime import Weights, is_installed, open_session
+from ageveil.runtime import Weights, is_installed, open_session, research_weights
 from ageveil.types import AnonymizedFace, CanonicalCrop, Draws, Image, Receipt, check_image
 
 Region = tuple[int, int, int, int]
@@ -33,13 +33,10 @@ _FACE_BOX = (0.06, 0.04, 0.95, 0.94)
 VEIL_LEVELS = 16
 """Grey levels that each half of a veil may have."""
 
-VEIL = Weights(
-    package="ageveil_weights_research",
-    file="veil.onnx",
-    sha256="aee98d98dd41af9d6ed46b7cfc39f9a3e85fa4ecad324221546dac607a103172",
-    licence="LicenseRef-research-only",
-    source="trained by recipes/veil of Ageveil; docs/models.md tells on what",
-    distribution="./weights/research (in a checkout of Ageveil)",
+VEIL = research_weights(
+    "veil.onnx",
+    "aee98d98dd41af9d6ed46b7cfc39f9a3e85fa4ecad324221546dac607a103172",
+    "trained by recipes/veil of Ageveil; docs/models.md tells on what",
 )
 
 # How far the eye region reaches beyond the outer eye corners to both sides, above the highest corner and

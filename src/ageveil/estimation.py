@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ageveil.calibration import apply_temperature
 from ageveil.errors import ModelError
-from ageveil.runtime import Session, Weights, checksum, is_installed, open_session
+from ageveil.runtime import Session, Weights, checksum, is_installed, open_session, research_weights
 from ageveil.types import MAX_AGE, AgeDistribution, AnonymizedFace, ModelInfo, Resolution
 
 Licence = Literal["any", "permissive"]
@@ -129,14 +129,8 @@ def _research(
     recipe: str | None = None,
 ) -> Estimator:
     """A model of the distribution whose weights are for research only; its recipe is named as it, or else."""
-    weights = Weights(
-        package="ageveil_weights_research",
-        file=f"{name}.onnx",
-        sha256=sha256,
-        licence="LicenseRef-research-only",
-        source=f"trained by recipes/{recipe or name} of Ageveil; docs/models.md tells on what",
-        distribution="./weights/research (in a checkout of Ageveil)",
-    )
+    source = f"trained by recipes/{recipe or name} of Ageveil; docs/models.md tells on what"
+    weights = research_weights(f"{name}.onnx", sha256, source)
     info = ModelInfo(name, version, weights.licence, resolution, sha256, weights.source, calibrated)
     return Estimator(info, weights, _graph_probabilities)
 

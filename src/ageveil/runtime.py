@@ -44,6 +44,21 @@ class Weights:
     distribution: str
 
 
+def research_weights(
+    file: str, sha256: str, source: str, *, licence: str = "LicenseRef-research-only"
+) -> Weights:
+    """A file of the repository's second distribution, `ageveil-weights-research`.
+
+    Args:
+        file: Its name there.
+        sha256: As `Weights`.
+        source: As `Weights`.
+        licence: Of this one file, where it is another.
+    """
+    where = "./weights/research (in a checkout of Ageveil)"
+    return Weights("ageveil_weights_research", file, sha256, licence, source, where)
+
+
 def locate(weights: Weights) -> Path:
     """Find a weight file and check that it is the expected one.
 

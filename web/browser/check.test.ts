@@ -273,6 +273,11 @@ describe("speed", () => {
     const [page] = await open(await browser("astronaut"));
     await page.goto((await createCheck()).url);
     await toPreview(page);
+    for (let again = 0; again < 6; again += 1) {
+      await page.click("#retake");
+      await page.click("#skip");
+      await shown(page, "preview");
+    }
     const ready = await page.evaluate(() => performance.getEntriesByName("ageveil-ready")[0].startTime);
     const times = (name: string) =>
       page.evaluate((of) => performance.getEntriesByName(of).map((entry) => entry.duration), name);
@@ -280,9 +285,10 @@ describe("speed", () => {
     const median = (values: number[]) => values.sort((a, b) => a - b)[values.length >> 1];
     console.log(`ready ${ready.toFixed(0)} ms; crop ${median(align).toFixed(1)} ms, hide (${APPROACH}) ${median(hide).toFixed(1)} ms`);
     expect(ready).toBeLessThan(2000);
-    // Four where nothing else runs; but machines are shared, and a page's first frames are its slowest. A veil takes
-    // a whole network.
-    expect(Math.min(...align) + (APPROACH === "veil" ? 0 : Math.min(...hide))).toBeLessThan(15);
+    expect(align.length).toBeGreaterThan(6);
+    // Other work on the machine only adds to a frame's time: the quickest tells what the page needs. A veil takes a
+    // whole network.
+    expect(Math.min(...align) + (APPROACH === "veil" ? 0 : Math.min(...hide))).toBeLessThan(5);
     await page.context().close();
   });
 });

@@ -7,16 +7,13 @@ import json
 import numpy as np
 
 from ageveil.errors import ModelError
-from ageveil.runtime import Weights, is_installed, open_session
+from ageveil.runtime import Weights, is_installed, open_session, research_weights
 from ageveil.types import AnonymizedFace, Image
 
-INPAINTER = Weights(
-    package="ageveil_weights_research",
-    file="inpainter.onnx",
-    sha256="e3cf6be092ae1e1cba6abc60b13ca08d7f3bea7922af3f268c0d1be1b05a33f6",
-    licence="LicenseRef-research-only",
-    source="trained by recipes/inpainter of Ageveil",
-    distribution="./weights/research (in a checkout of Ageveil)",
+INPAINTER = research_weights(
+    "inpainter.onnx",
+    "e3cf6be092ae1e1cba6abc60b13ca08d7f3bea7922af3f268c0d1be1b05a33f6",
+    "trained by recipes/inpainter of Ageveil",
 )
 
 

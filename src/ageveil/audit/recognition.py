@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ageveil.alignment import LEFT_EYE, RIGHT_EYE
 from ageveil.errors import ModelError
-from ageveil.runtime import Session, Weights, checksum, locate, open_session
+from ageveil.runtime import Session, Weights, checksum, locate, open_session, research_weights
 
 _BATCH = 64
 
@@ -53,62 +53,46 @@ class Recogniser:
         return self.weights.sha256 if self.mirrored else f"{self.weights.sha256}, one view"
 
 
+def _cells(name: str, sha256: str, what: str) -> Recogniser:
+    """A graph that compares the colours of cells: it is written, not trained."""
+    source = "written, not trained, by recipes/recognisers of Ageveil"
+    weights = Weights("ageveil", f"weights/{name}.onnx", sha256, "Apache-2.0", source, "ageveil")
+    return Recogniser(name, weights, margin=False, source=f"{what}, nothing trained", mirrored=False)
+
+
 RECOGNISERS: Mapping[str, Recogniser] = MappingProxyType(
     {
         "dlib-resnet": Recogniser(
             "dlib-resnet",
-            Weights(
-                package="ageveil_weights_research",
-                file="dlib-resnet.onnx",
-                sha256="69ee6981dcc030ddb477a6767fcccc73a3ba2d4267d80575f080f4a86b8c9833",
+            research_weights(
+                "dlib-resnet.onnx",
+                "69ee6981dcc030ddb477a6767fcccc73a3ba2d4267d80575f080f4a86b8c9833",
+                "dlib's face recogniser (King 2017), by recipes/recognisers of Ageveil",
                 licence="CC0-1.0",
-                source="dlib's face recogniser (King 2017), by recipes/recognisers of Ageveil",
-                distribution="./weights/research (in a checkout of Ageveil)",
             ),
             margin=False,
             source="dlib's ResNet of 2017",
         ),
         "dlib-resnet-adapted": Recogniser(
             "dlib-resnet-adapted",
-            Weights(
-                package="ageveil_weights_research",
-                file="dlib-resnet-adapted.onnx",
-                sha256="9c5fef97887bbfb82cc9ed28b7c51581db311d658d4f338f533c214b47938260",
-                licence="LicenseRef-research-only",
-                source="dlib's face recogniser (King 2017), trained by recipes/recognisers of Ageveil",
-                distribution="./weights/research (in a checkout of Ageveil)",
+            research_weights(
+                "dlib-resnet-adapted.onnx",
+                "9c5fef97887bbfb82cc9ed28b7c51581db311d658d4f338f533c214b47938260",
+                "dlib's face recogniser (King 2017), trained by recipes/recognisers of Ageveil",
             ),
             margin=False,
             source="the same, trained to see behind mosaic, mask, blur and grid; the adapted attacker's",
             approaches=("mosaic", "mask", "blur", "grid"),
         ),
-        "pixels": Recogniser(
+        "pixels": _cells(
             "pixels",
-            Weights(
-                package="ageveil",
-                file="weights/pixels.onnx",
-                sha256="fec426bd2d69d3342d95849e3c6c27fe6516018e18d3b972166c009a578cbe96",
-                licence="Apache-2.0",
-                source="written, not trained, by recipes/recognisers of Ageveil",
-                distribution="ageveil",
-            ),
-            margin=False,
-            source="colours of 16 × 16 cells, nothing trained",
-            mirrored=False,
+            "fec426bd2d69d3342d95849e3c6c27fe6516018e18d3b972166c009a578cbe96",
+            "colours of 16 × 16 cells",
         ),
-        "levels": Recogniser(
+        "levels": _cells(
             "levels",
-            Weights(
-                package="ageveil",
-                file="weights/levels.onnx",
-                sha256="af31d7754094823f0d10e0cf65b034b181d9e3b0ecf4f3bf872d58cc5a983789",
-                licence="Apache-2.0",
-                source="written, not trained, by recipes/recognisers of Ageveil",
-                distribution="ageveil",
-            ),
-            margin=False,
-            source="colours and brightness of 4 × 4 cells, nothing trained",
-            mirrored=False,
+            "af31d7754094823f0d10e0cf65b034b181d9e3b0ecf4f3bf872d58cc5a983789",
+            "colours and brightness of 4 × 4 cells",
         ),
     }
 )

@@ -111,11 +111,9 @@ async def _invalid(_: Request, error: Exception) -> Response:
 
 async def _refused(_: Request, error: Exception) -> Response:
     status = error.status_code if isinstance(error, HTTPException) else 500
-    code = _STATUSES.get(status, "request_invalid" if status < 500 else "internal")
-    told = (
-        "there is nothing here that answers to this" if code in _STATUSES.values() else "this cannot be read"
-    )
-    return _answer(Problem(code, told))
+    if status in _STATUSES:
+        return _answer(Problem(_STATUSES[status], "there is nothing here that answers to this"))
+    return _answer(Problem("request_invalid" if status < 500 else "internal", "this cannot be read"))
 
 
 async def _unavailable(_: Request, error: Exception) -> Response:

@@ -79,36 +79,48 @@ class FacePool:
         raise IndexError("no face has that number")
 
 
-class TrainingFaces(Dataset[Item]):
-    """Faces as training sees them: each epoch varies and anonymizes each face afresh, from the seed alone.
-
-    Items are asked for by (epoch, number of the face), as `EpochSampler` does.
+class HiddenFaces:
+    """Faces behind approaches that are drawn at random, from the seed alone.
 
     Args:
         pool: All faces.
         approaches: Share of each approach; they need not sum to 1.
         varied: Vary the crops first.
-        seed: Equal seeds give equal items.
+        seed: Equal seeds give equal faces.
     """
 
     def __init__(self, pool: FacePool, approaches: Mapping[str, float], *, varied: bool, seed: int) -> None:
-        self._pool = pool
-        self._names, self._shares = _scaled(approaches)
-        self._varied = varied
-        self._seed = seed
+        shares = np.array(list(approaches.values()))
+        self._pool, self._varied, self._seed = pool, varied, seed
+        self._names, self._shares = list(approaches), shares / shares.sum()
 
-    def __getitem__(self, key: tuple[int, int]) -> Item:
-        epoch, index = key
+    def draw(self, index: int, *epoch: int) -> tuple[CanonicalCrop, AnonymizedFace]:
+        """A face, varied or as it is, and what the approach drawn for it makes of it; by epoch, if given."""
         cv2.setNumThreads(1)  # several loaders work side by side
-        rng = np.random.default_rng([self._seed, epoch, index])
+        rng = np.random.default_rng([self._seed, *epoch, index])
         approach = self._names[rng.choice(len(self._names), p=self._shares)]
         crop = self._pool.crop(index)
         if self._varied:
+            moved = vary(crop, rng)
             try:
-                return _item(anonymize_repeatably(vary(crop, rng), approach, rng), index)
+                return moved, anonymize_repeatably(moved, approach, rng)
             except UnusableFaceError:
                 pass  # the variation moved the eyes out of the crop: take the crop as it is
-        return _item(anonymize_repeatably(crop, approach, rng), index)
+        return crop, anonymize_repeatably(crop, approach, rng)
+
+
+class TrainingFaces(Dataset[Item]):
+    """Faces as training sees them: each epoch varies and anonymizes each face afresh.
+
+    Items are asked for by (epoch, number of the face), as `EpochSampler` does. Arguments as `HiddenFaces`.
+    """
+
+    def __init__(self, pool: FacePool, approaches: Mapping[str, float], *, varied: bool, seed: int) -> None:
+        self._faces = HiddenFaces(pool, approaches, varied=varied, seed=seed)
+
+    def __getitem__(self, key: tuple[int, int]) -> Item:
+        epoch, index = key
+        return _item(self._faces.draw(index, epoch)[1], index)
 
 
 class ValidationFaces(Dataset[Item]):
@@ -124,19 +136,15 @@ class ValidationFaces(Dataset[Item]):
     def __init__(
         self, pool: FacePool, indices: NDArray[np.int64], approaches: Mapping[str, float], seed: int
     ) -> None:
-        self._pool = pool
+        self._faces = HiddenFaces(pool, approaches, varied=False, seed=seed)
         self._indices = indices
-        self._names, self._shares = _scaled(approaches)
-        self._seed = seed
 
     def __len__(self) -> int:
         return len(self._indices)
 
     def __getitem__(self, position: int) -> Item:
         index = int(self._indices[position])
-        rng = np.random.default_rng([self._seed, index])
-        approach = self._names[rng.choice(len(self._names), p=self._shares)]
-        return _item(anonymize_repeatably(self._pool.crop(index), approach, rng), index)
+        return _item(self._faces.draw(index)[1], index)
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
@@ -189,11 +197,6 @@ def hide(crop: CanonicalCrop, approach: str, rng: np.random.Generator) -> Anonym
     if approach in REPEATABLE:
         return anonymize_repeatably(crop, approach, rng)
     return anonymization.anonymize_crop(crop, approach)
-
-
-def _scaled(approaches: Mapping[str, float]) -> tuple[list[str], NDArray[np.float64]]:
-    shares = np.array(list(approaches.values()))
-    return list(approaches), shares / shares.sum()
 
 
 def _has_eye_region(landmarks: NDArray[np.float64]) -> bool:

@@ -27,12 +27,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from ageveil.errors import DataError, ModelError, UnusableFaceError
+from ageveil.errors import DataError, ModelError
 from ageveil.files import make_directory, write_bytes
 from ageveil.runtime import Session
-from ageveil.training.augmentation import vary
 from ageveil.training.export import round_weights
-from ageveil.training.faces import FacePool, anonymize_repeatably
+from ageveil.training.faces import FacePool, HiddenFaces
 from ageveil.training.inpainter import SIDE, WIDTHS, Inpainter
 from ageveil.training.splits import split_validation
 from ageveil.types import AnonymizedFace
@@ -106,24 +105,12 @@ class Pairs(Dataset[Pair]):
     """
 
     def __init__(self, pool: FacePool, plan: Plan, *, varied: bool) -> None:
-        self._pool, self._seed, self._varied = pool, plan.seed, varied
-        self._names = list(plan.approaches)
-        shares = np.array(list(plan.approaches.values()))
-        self._shares = shares / shares.sum()
+        self._faces = HiddenFaces(pool, plan.approaches, varied=varied, seed=plan.seed)
 
     def __getitem__(self, key: tuple[int, int]) -> Pair:
         epoch, index = key
-        cv2.setNumThreads(1)  # several loaders work side by side
-        rng = np.random.default_rng([self._seed, epoch, index])
-        approach = self._names[rng.choice(len(self._names), p=self._shares)]
-        crop = self._pool.crop(index)
-        if self._varied:
-            moved = vary(crop, rng)
-            try:
-                return pair(moved.pixels, anonymize_repeatably(moved, approach, rng))
-            except UnusableFaceError:
-                pass  # the variation moved the eyes out of the crop: take the crop as it is
-        return pair(crop.pixels, anonymize_repeatably(crop, approach, rng))
+        crop, face = self._faces.draw(index, epoch)
+        return pair(crop.pixels, face)
 
 
 def pair(bare: NDArray[np.uint8], face: AnonymizedFace) -> Pair:
