@@ -154,13 +154,13 @@ MODELS: Mapping[str, Estimator] = MappingProxyType(
         ),
         # For comparison with the paper. They have never seen an anonymized face, so they stand last.
         "vgg16": _research(
-            "vgg16", "1", "group", "c1cde62239e7f871ea909477444a25495b057b87a00032dee9f37d907cea3d92", _PAPER
+            "vgg16", "1", "group", "0b3f595ab88c4d763e6f6fe3ebf202b1f845990fc0b480b4b382be6c4158ff91", _PAPER
         ),
         "vgg16-attention": _research(
             "vgg16-attention",
             "1",
             "group",
-            "163144cb9b1427b0856e313238eb7df48ac135d994fc5aff3976a288b84beeb4",
+            "9e1da39a7674f263f1237681e85ce30c925173f3793693e7ed9bd0f4d940c1d9",
             _PAPER,
             recipe="vgg16",
         ),

@@ -1,6 +1,7 @@
 """ONNX files: the same answers, weights rounded, nothing written where something is wrong."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -10,6 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from ageveil.errors import ModelError, OutputError
 from ageveil.runtime import Session
+from ageveil.training import networks
 from ageveil.training.export import export, round_weights
 from ageveil.training.networks import Cells, Reading, Veil, VeilReader, Vgg16, get_network
 
@@ -81,10 +83,11 @@ def test_eight_bits_take_a_quarter_of_the_room(exported, network):
     assert exported.size < 1.1 * parameters
 
 
-def test_a_painter_of_veils_also_gives_its_levels(sample, tmp_path):
+@pytest.mark.parametrize("precision", ["float32", "float16", "int8"])
+def test_a_painter_of_veils_also_gives_its_levels(sample, precision, tmp_path):
     torch.manual_seed(2)
     network = Veil(64).eval()
-    made = export(network, tmp_path / "veil.onnx", metadata={}, precision="float16", sample=sample)
+    made = export(network, tmp_path / "veil.onnx", metadata={}, precision=precision, sample=sample)
     session = Session(made.path)
     assert session.outputs == ("probabilities", "levels")
     crops, masks = sample
@@ -110,6 +113,21 @@ def test_a_network_with_readers_answers_as_in_pytorch(tmp_path):
     answers = Session(made.path).run(crops=sample[0], eye_mask=sample[1])[0]
     np.testing.assert_array_equal(answers[4], answers[5])
     assert np.abs(answers[2] - answers[3]).max() > 1e-6
+    # The same crops without bare ones beside them: read, and the network is not run.
+    alone = Session(made.path).run(crops=sample[0][2:], eye_mask=sample[1][2:])[0]
+    np.testing.assert_allclose(alone, answers[2:], atol=1e-6)
+    graph = onnx.load(made.path).graph
+    (choice,) = (node for node in graph.node if node.op_type == "If")
+    kinds = {branch.name: {node.op_type for node in branch.g.node} for branch in choice.attribute}
+    assert kinds["then_branch"] == {"Identity"}
+    assert "Conv" in kinds["else_branch"]
+
+
+def test_a_file_names_no_place_on_the_machine_that_wrote_it(sample, tmp_path):
+    network = Reading(get_network("mobilenet").build(64).eval(), [VeilReader().eval()])
+    made = export(network, tmp_path / "model.onnx", metadata={}, sample=sample)
+    assert str(Path(networks.__file__).parent).encode() not in made.path.read_bytes()
+    assert b".py" not in made.path.read_bytes()
 
 
 def test_networks_that_answer_nonsense_are_not_written(sample, tmp_path):

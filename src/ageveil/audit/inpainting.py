@@ -12,7 +12,7 @@ from ageveil.types import AnonymizedFace, Image
 
 INPAINTER = research_weights(
     "inpainter.onnx",
-    "e3cf6be092ae1e1cba6abc60b13ca08d7f3bea7922af3f268c0d1be1b05a33f6",
+    "7c9c0962754cf0385d39e3854896a6e96eb461598beabe6f2cd5f6af8365fbdc",
     "trained by recipes/inpainter of Ageveil",
 )
 

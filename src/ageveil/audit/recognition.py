@@ -66,7 +66,7 @@ RECOGNISERS: Mapping[str, Recogniser] = MappingProxyType(
             "dlib-resnet",
             research_weights(
                 "dlib-resnet.onnx",
-                "69ee6981dcc030ddb477a6767fcccc73a3ba2d4267d80575f080f4a86b8c9833",
+                "0755fbd3d3e549dc52bdc7fcb3a5f4fa79a36dcbf6049c2a8d33529049a7777d",
                 "dlib's face recogniser (King 2017), by recipes/recognisers of Ageveil",
                 licence="CC0-1.0",
             ),

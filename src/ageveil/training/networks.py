@@ -402,8 +402,8 @@ class Reading(nn.Module):
 
         An exported graph leaves the network out where readers know every crop of a batch.
         """
-        known = torch.zeros(len(crops), 1, dtype=torch.bool, device=crops.device)
-        read = torch.zeros(len(crops), YEARS, device=crops.device)
+        known = torch.zeros(crops.shape[0], 1, dtype=torch.bool, device=crops.device)
+        read = torch.zeros(crops.shape[0], YEARS, device=crops.device)
         for module in self.readers:
             reader = cast(Cells | VeilReader, module)
             own = reader.knows(crops)
