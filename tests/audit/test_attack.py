@@ -15,8 +15,9 @@ from ageveil.audit.people import choose, find_people
 from ageveil.audit.recognition import RECOGNISERS, embed
 from ageveil.audit.reconstruction import Naming, Reconstruction
 from ageveil.audit.reidentification import Success, measure
-from ageveil.audit.releases import draws_at_random, jittered, release, seen
+from ageveil.audit.releases import behaviour, draws_at_random, jittered, release, seen
 from ageveil.evaluation.intervals import Estimate
+from ageveil.runtime import Weights
 
 OURS = RECOGNISERS["dlib-resnet"]
 LEARNED = replace(OURS, name="learned", approaches=("mask",))
@@ -103,6 +104,17 @@ def test_other_seeds_faces_and_sizes_have_other_embeddings(people, crops, cache,
     entry = replace(APPROACHES["mosaic"], sizes=lambda size: {"cell": 30})
     monkeypatch.setattr(anonymization, "APPROACHES", {**APPROACHES, "mosaic": entry})
     assert count(people) == before + 7  # the bare faces are the same
+
+
+def test_another_network_of_an_approach_has_other_embeddings(monkeypatch):
+    before = behaviour("mosaic")
+    for sha256 in ("0" * 64, "1" * 64):
+        weights = Weights(None, "net.onnx", sha256, "", "", "")
+        entry = replace(APPROACHES["mosaic"], weights=weights)
+        monkeypatch.setattr(anonymization, "APPROACHES", {**APPROACHES, "mosaic": entry})
+        after = behaviour("mosaic")
+        assert after != before
+        before = after
 
 
 @pytest.fixture

@@ -129,8 +129,14 @@ def draws_at_random(approach: str) -> bool:
 
 
 def behaviour(approach: str) -> str:
-    """Digest of what an approach and the jitter do to a fixed picture: it changes when either does."""
+    """Digest of what an approach and the jitter do to a fixed picture: it changes when either does.
+
+    An approach's network counts itself: two may treat one picture alike and others not.
+    """
     digest = hashlib.sha256(approach.encode())
+    weights = anonymization.get_approach(approach).weights
+    if weights is not None:
+        digest.update(weights.sha256.encode())
     for name, number in (("original", 1), (approach, 0)):
         if name in REPEATABLE:
             digest.update(release(_test_card(), name, number, [0]).tobytes())
