@@ -35,7 +35,7 @@ VEIL_LEVELS = 16
 
 VEIL = research_weights(
     "veil.onnx",
-    "aee98d98dd41af9d6ed46b7cfc39f9a3e85fa4ecad324221546dac607a103172",
+    "c032c9db76d3636246cee6ad3dadd0f541e0501d7cacd919e7f2cc72bc57a0f8",
     "trained by recipes/veil of Ageveil; docs/models.md tells on what",
 )
 

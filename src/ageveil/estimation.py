@@ -138,7 +138,7 @@ def _research(
 MODELS: Mapping[str, Estimator] = MappingProxyType(
     {
         "ageveil": _research(
-            "ageveil", "3", "year", "816c89a920b3ad85eb28547d1fe1d026109964a13728b709da6746bc8c9bbc47", _EVERY
+            "ageveil", "4", "year", "0b4023d0ba4d870a1763de9e43c37bb1b19c1627b55c59575c7d40796f46d615", _EVERY
         ),
         "dlib-age": Estimator(
             info=ModelInfo(
