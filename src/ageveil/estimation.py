@@ -138,7 +138,7 @@ def _research(
 MODELS: Mapping[str, Estimator] = MappingProxyType(
     {
         "ageveil": _research(
-            "ageveil", "4", "year", "0b4023d0ba4d870a1763de9e43c37bb1b19c1627b55c59575c7d40796f46d615", _EVERY
+            "ageveil", "4", "year", "f9161b844b01ed74578509435563244963188a41481f2f82a200cfeee511c007", _EVERY
         ),
         "dlib-age": Estimator(
             info=ModelInfo(

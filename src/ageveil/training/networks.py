@@ -400,26 +400,31 @@ class Reading(nn.Module):
     def forward(self, crops: Tensor, eye_mask: Tensor) -> Tensor:
         """Logits over the years, shape (N, 101); arguments as `AgeNetwork.resized`.
 
-        An exported graph leaves the network out where readers know every crop of a batch.
+        An exported graph asks a reader only where it knows a crop. The network always runs: inside a branch
+        ONNX Runtime would not lay out its convolutions for the processor, and take twice as long.
         """
-        known = torch.zeros(crops.shape[0], 1, dtype=torch.bool, device=crops.device)
-        read = torch.zeros(crops.shape[0], YEARS, device=crops.device)
+        logits: Tensor = self.network(crops, eye_mask)
         for module in self.readers:
             reader = cast(Cells | VeilReader, module)
-            own = reader.knows(crops)
-            known, read = known | own, torch.where(own, reader(crops, eye_mask), read)
-
-        def look(crops: Tensor, eye_mask: Tensor, known: Tensor, read: Tensor) -> Tensor:
-            return torch.where(known, read, self.network(crops, eye_mask))
-
-        if not torch.compiler.is_exporting():
-            return look(crops, eye_mask, known, read)
-        logits: Tensor = torch.cond(known.all(), _as_read, look, (crops, eye_mask, known, read))
+            logits = _read(reader, crops, eye_mask, logits)
         return logits
 
 
-def _as_read(_crops: Tensor, _eye_mask: Tensor, _known: Tensor, read: Tensor) -> Tensor:
-    return read.clone()  # a branch may not return its argument
+def _read(reader: Cells | VeilReader, crops: Tensor, eye_mask: Tensor, logits: Tensor) -> Tensor:
+    """The logits, with those of a reader where it knows the crop."""
+    known = reader.knows(crops)
+
+    def read(crops: Tensor, eye_mask: Tensor, known: Tensor, logits: Tensor) -> Tensor:
+        return torch.where(known, reader(crops, eye_mask), logits)
+
+    if not torch.compiler.is_exporting():
+        return read(crops, eye_mask, known, logits)
+    answered: Tensor = torch.cond(known.any(), read, _kept, (crops, eye_mask, known, logits))
+    return answered
+
+
+def _kept(_crops: Tensor, _eye_mask: Tensor, _known: Tensor, logits: Tensor) -> Tensor:
+    return logits.clone()  # a branch may not return its argument
 
 
 @dataclass(frozen=True, slots=True)
