@@ -215,7 +215,9 @@ def main() -> None:
         for approach, count in zip(_APPROACHES, counts, strict=True)
     ]
     lines = heading(
-        "The service under load", "python benchmarks/service.py", ["fastapi", "uvicorn", "onnxruntime"]
+        "The service under load",
+        f"python benchmarks/service.py --checks {chosen.checks}",
+        ["fastapi", "uvicorn", "onnxruntime"],
     )
     lines += [
         "Medians, with quartiles in brackets. Default model and settings, SQLite, load from the same cores.",

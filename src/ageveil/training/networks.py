@@ -401,7 +401,7 @@ class Reading(nn.Module):
         """Logits over the years, shape (N, 101); arguments as `AgeNetwork.resized`.
 
         An exported graph asks a reader only where it knows a crop. The network always runs: inside a branch
-        ONNX Runtime would not lay out its convolutions for the processor, and take twice as long.
+        ONNX Runtime would not lay out its convolutions for the processor, which makes them slower.
         """
         logits: Tensor = self.network(crops, eye_mask)
         for module in self.readers:
