@@ -169,16 +169,19 @@ def adapted_scores(
 
     asked = fold[~gallery]
     found = {(kind, name): np.empty((len(asked), count)) for kind in kinds for name in _WAYS}
+
+    def compare(name: str, part: int, metric: Metric, others: NDArray[np.bool_]) -> None:
+        """Compare the probes of a part with some of the people."""
+        probes = metric.apply(kinds["anonymized"][~gallery][asked == part], "anonymized")
+        for kind, rows in kinds.items():
+            scores = _WAYS[name](probes, metric.apply(rows[gallery], kind), person[gallery], count)
+            found[kind, name][np.ix_(asked == part, others)] = scores[:, others]
+
     for place, part in enumerate(parts):
+        compare("cosine", part, without(part), np.ones(count, np.bool_))
         for other in parts:
             beside = parts[(place + 1) % len(parts)] if other == part else other
-            pair = without(min(part, beside), max(part, beside))
-            for name, metric in (("cosine", without(part)), ("distance", pair)):
-                probes = metric.apply(kinds["anonymized"][~gallery][asked == part], "anonymized")
-                for kind, rows in kinds.items():
-                    scores = _WAYS[name](probes, metric.apply(rows[gallery], kind), person[gallery], count)
-                    block = np.ix_(asked == part, fold_of == other)
-                    found[kind, name][block] = scores[:, fold_of == other]
+            compare("distance", part, without(min(part, beside), max(part, beside)), fold_of == other)
     return found
 
 

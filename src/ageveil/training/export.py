@@ -132,12 +132,12 @@ def export(
     with torch.inference_mode():
         expected = [output.numpy() for output in served(crops, masks)]
     model = _graph(served, (crops[:2], masks[:2]))
-    difference = _difference(_open(model), sample, expected[0])
+    difference = _difference(opened(model), sample, expected[0])
     if not difference <= TOLERANCE:  # NaN must not pass
         raise ModelError(f"PyTorch and ONNX Runtime differ by {difference:.2g}, at most {TOLERANCE} may be")
     if precision != "float32":
         round_weights(model, precision)
-    session = _open(model)
+    session = opened(model)
     if isinstance(network, Veil):
         # A level that lies just between two may fall either way: what is read from its neighbour is no error.
         levels = torch.from_numpy(_same_levels(session, sample, expected[1]))
@@ -360,7 +360,7 @@ def recogniser_graph(recogniser: CropRecogniser, metadata: Mapping[str, Any]) ->
     faces, side = torch.export.Dim("faces", min=1), torch.export.Dim("side", min=32)
     example = (torch.zeros(2, 224, 224, 3, dtype=torch.uint8),)
     shapes = ({0: faces, 1: side, 2: side},)
-    model = _traced(recogniser.eval(), example, ["crops"], ["embeddings"], shapes)
+    model = traced(recogniser.eval(), example, ["crops"], ["embeddings"], shapes)
     round_weights(model, "int8")
     for key, value in metadata.items():
         model.metadata_props.add(key=key, value=json.dumps(value))
@@ -373,16 +373,25 @@ def _graph(served: _Served, example: tuple[Tensor, Tensor]) -> onnx.ModelProto:
         outputs.append("response" if isinstance(served.network, Vgg16) else "levels")
     batch, side = torch.export.Dim("faces", min=1), torch.export.Dim("side", min=32)
     shapes = ({0: batch, 1: side, 2: side}, {0: batch, 1: side, 2: side})
-    return _traced(served, example, ["crops", "eye_mask"], outputs, shapes)
+    return traced(served, example, ["crops", "eye_mask"], outputs, shapes)
 
 
-def _traced(
+def traced(
     module: nn.Module,
     example: tuple[Tensor, ...],
     inputs: Sequence[str],
     outputs: Sequence[str],
     shapes: tuple[Mapping[int, Any], ...],
 ) -> onnx.ModelProto:
+    """A network as a graph, without the exporter's notes on the machine that it ran on.
+
+    Args:
+        module: In evaluation mode.
+        example: Inputs of two faces or more.
+        inputs: Names of the inputs.
+        outputs: Names of the outputs.
+        shapes: For each input the lengths that are free, by axis.
+    """
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it misses torchvision, which nothing here needs
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter's own deprecations
@@ -425,7 +434,12 @@ def _describe(model: onnx.ModelProto, network: Exportable, metadata: Mapping[str
         model.metadata_props.add(key=key, value=json.dumps(value))
 
 
-def _open(model: onnx.ModelProto) -> Session:
+def opened(model: onnx.ModelProto) -> Session:
+    """A graph, ready to be run.
+
+    Raises:
+        ModelError: As `ageveil.runtime.Session`.
+    """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model.onnx")
         path.write_bytes(model.SerializeToString())

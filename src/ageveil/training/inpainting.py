@@ -8,11 +8,8 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import logging
 import math
 import multiprocessing
-import tempfile
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -29,8 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ageveil.errors import DataError, ModelError
 from ageveil.files import make_directory, write_bytes
-from ageveil.runtime import Session
-from ageveil.training.export import round_weights
+from ageveil.training.export import opened, round_weights, traced
 from ageveil.training.faces import FacePool, HiddenFaces
 from ageveil.training.inpainter import SIDE, WIDTHS, Inpainter
 from ageveil.training.splits import split_validation
@@ -49,7 +45,6 @@ Pair = tuple[Tensor, Tensor, Tensor]
 """An anonymized crop and the bare one, shape (112, 112, 3), uint8, and what is hidden, shape (112, 112)."""
 
 _SHARPNESS = 1.0  # of the error in differences between neighbours, beside the error in colours
-_OPSET = 18
 
 
 @dataclass(frozen=True, slots=True)
@@ -408,22 +403,11 @@ def export(
 
 def _graph(network: Inpainter, example: tuple[Tensor, Tensor]) -> onnx.ModelProto:
     faces, side = torch.export.Dim("faces", min=1), torch.export.Dim("side", min=32)
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it misses torchvision, which nothing here needs
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the exporter's own deprecations
-        program = torch.onnx.export(
-            network, example, input_names=["crops", "hidden"], output_names=["restored"],
-            dynamic_shapes=({0: faces, 1: side, 2: side}, {0: faces, 1: side, 2: side}),
-            opset_version=_OPSET, dynamo=True, verbose=False,
-        )  # fmt: skip
-    model: onnx.ModelProto = program.model_proto  # type: ignore[union-attr]  # only None for a file
-    return model
+    free = {0: faces, 1: side, 2: side}
+    return traced(network, example, ["crops", "hidden"], ["restored"], (free, free))
 
 
 def _painted(
     model: onnx.ModelProto, sample: tuple[NDArray[np.uint8], NDArray[np.bool_]]
 ) -> NDArray[np.float32]:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "inpainter.onnx")
-        path.write_bytes(model.SerializeToString())
-        return Session(path).run(crops=sample[0], hidden=sample[1])[0]
+    return opened(model).run(crops=sample[0], hidden=sample[1])[0]
