@@ -247,7 +247,11 @@ def test_each_crop_is_answered_by_whoever_reads_it(hidden):
     joined = Reading(network, [cells, veils]).eval()
     crops = torch.cat([hidden["mask"], hidden["grid"], painted(3, 9), hidden["original"]])
     mask = torch.zeros(crops.shape[:3], dtype=torch.bool)
+    seen = []
+    handle = network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     answers = joined(crops, mask)
+    handle.remove()
+    torch.testing.assert_close(seen, [crops[[0, 3]]])  # it is not asked what a reader knows
     expected = [
         network(crops, mask)[0],
         cells(crops, mask)[1],

@@ -400,19 +400,24 @@ class Reading(nn.Module):
     def forward(self, crops: Tensor, eye_mask: Tensor) -> Tensor:
         """Logits over the years, shape (N, 101); arguments as `AgeNetwork.resized`.
 
-        An exported graph asks a reader only where it knows a crop. The network always runs: inside a branch
-        ONNX Runtime would not lay out its convolutions for the processor, which makes them slower.
+        An exported graph asks a reader only where it knows a crop, and the network for the rest alone, which
+        may be none: without a branch, inside which ONNX Runtime would not lay out its convolutions for the
+        processor.
         """
-        logits: Tensor = self.network(crops, eye_mask)
+        logits = torch.zeros(crops.shape[0], YEARS, device=crops.device)
+        known = torch.zeros(crops.shape[0], 1, dtype=torch.bool, device=crops.device)
         for module in self.readers:
             reader = cast(Cells | VeilReader, module)
-            logits = _read(reader, crops, eye_mask, logits)
-        return logits
+            own = reader.knows(crops)
+            logits, known = _read(reader, crops, eye_mask, own, logits), known | own
+        rest = torch.nonzero(~known[:, 0])[:, 0]
+        return logits.index_copy(0, rest, self.network(crops[rest], eye_mask[rest]))
 
 
-def _read(reader: Cells | VeilReader, crops: Tensor, eye_mask: Tensor, logits: Tensor) -> Tensor:
+def _read(
+    reader: Cells | VeilReader, crops: Tensor, eye_mask: Tensor, known: Tensor, logits: Tensor
+) -> Tensor:
     """The logits, with those of a reader where it knows the crop."""
-    known = reader.knows(crops)
 
     def read(crops: Tensor, eye_mask: Tensor, known: Tensor, logits: Tensor) -> Tensor:
         return torch.where(known, reader(crops, eye_mask), logits)
