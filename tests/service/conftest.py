@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import zlib
 from dataclasses import replace
 
 import httpx2
@@ -35,7 +36,12 @@ def nonce():
 
 def frame_of(face):
     """A face as a browser sends it."""
-    return {"pixels": base64.b64encode(face.pixels.tobytes()).decode(), "receipt": face.receipt.to_json()}
+    return {"pixels": text_of(face.pixels), "receipt": face.receipt.to_json()}
+
+
+def text_of(pixels):
+    """Pixels as a browser sends them."""
+    return base64.b64encode(zlib.compress(pixels.tobytes())).decode()
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,8 @@ import json
 import secrets
 import subprocess
 import sys
+import tracemalloc
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -13,15 +15,15 @@ import numpy as np
 import pytest
 import sqlalchemy as sa
 from joserfc import jwk, jwt
-from tests.service.conftest import AUDIENCE, Running, frame_of, nonce
+from tests.service.conftest import AUDIENCE, Running, frame_of, nonce, text_of
 
 from ageveil import anonymization, boards, estimation
 from ageveil.anonymization import APPROACHES, anonymize_crop
 from ageveil.errors import ModelError
 from ageveil.pipeline import Pipeline
-from ageveil.service.judge import Judge
+from ageveil.service.judge import PICTURE_TEXT, Judge, decode
 from ageveil.service.keys import generate_key
-from ageveil.service.problems import CODES
+from ageveil.service.problems import CODES, Problem
 from ageveil.service.service import open_service
 from ageveil.service.settings import read_settings
 from ageveil.types import AnonymizedFace, Policy, Rating, Receipt
@@ -34,7 +36,7 @@ OTHER = "https://shop.example"
 
 def expected(frame, age):
     """What the way through answers for this picture, without a service."""
-    pixels = np.frombuffer(base64.b64decode(frame["pixels"]), np.uint8).reshape(224, 224, 3)
+    pixels = np.frombuffer(zlib.decompress(base64.b64decode(frame["pixels"])), np.uint8).reshape(224, 224, 3)
     receipt = Receipt.from_json(frame["receipt"])
     x0, y0, x1, y1 = receipt.eye_region
     mask = np.zeros((224, 224), bool)
@@ -181,10 +183,10 @@ def test_a_veil_is_taken_by_a_service_that_asks_for_veils(veiled):
         "version": 1, "approach": "veil", "region": [0, 0, 224, 224], "eye_region": [16, 20, 205, 82],
         "parameters": {"levels": 16, "filter": anonymization.VEIL.sha256[:16]}, "size": [224, 224],
     }  # fmt: skip
-    sent = {"pixels": base64.b64encode(pixels.tobytes()).decode(), "receipt": receipt}
+    sent = {"pixels": text_of(pixels), "receipt": receipt}
     check = running.create(tries=1).json()
     pixels[0, 0] = 137
-    wrong = {"pixels": base64.b64encode(pixels.tobytes()).decode(), "receipt": receipt}
+    wrong = {"pixels": text_of(pixels), "receipt": receipt}
     assert code(running.post(check, "faces", {"frames": [wrong]})) == "not_anonymized"
     answered = running.post(check, "faces", {"frames": [sent]})
     assert answered.json()["outcome"] in {"allow", "deny", "step_up"}
@@ -216,13 +218,12 @@ def test_a_service_of_veils_does_not_start_without_their_network(tmp_path, monke
 
 def test_what_is_not_anonymized_is_refused_and_costs_no_try(running, crop, frame):
     check = running.create(tries=1).json()
-    bare = base64.b64encode(crop.pixels.tobytes()).decode()
+    bare = text_of(crop.pixels)
     masked = frame_of(anonymize_crop(crop, "mask"))
     sent = {
         "not_anonymized": frame | {"pixels": bare},
         "approach_not_accepted": masked,
         "receipt_invalid": frame | {"receipt": {"version": 9}},
-        "frames_invalid": frame | {"pixels": "!" * 200704},
     }
     for wanted, one in sent.items():
         assert code(running.post(check, "faces", {"frames": [one]})) == wanted
@@ -231,6 +232,59 @@ def test_what_is_not_anonymized_is_refused_and_costs_no_try(running, crop, frame
         "body_too_large",
     }
     assert running.view(check).json()["tries_left"] == 1
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        np.zeros((223, 224, 3), np.uint8),
+        np.zeros((225, 224, 3), np.uint8),
+        np.zeros((224, 224, 3), np.float32),
+    ],
+    ids=["short", "long", "wide"],
+)
+def test_a_picture_has_its_size(running, frame, data):
+    check = running.create(tries=1).json()
+    answer = running.post(check, "faces", {"frames": [frame | {"pixels": text_of(data)}]})
+    assert code(answer) == "frames_invalid"
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda _: "!" * 200,
+        lambda stream: base64.b64encode(stream).decode()[:-1],
+        lambda stream: base64.b64encode(stream[:-5]).decode(),
+        lambda stream: base64.b64encode(stream[:-1] + bytes([stream[-1] ^ 1])).decode(),
+        lambda stream: base64.b64encode(stream + b"more").decode(),
+        lambda stream: base64.b64encode(stream[2:-4]).decode(),
+    ],
+    ids=["letters", "padding", "truncated", "checksum", "trailing", "deflate alone"],
+)
+def test_a_picture_is_one_whole_stream(running, frame, spoil):
+    check = running.create(tries=1).json()
+    sent = frame | {"pixels": spoil(base64.b64decode(frame["pixels"]))}
+    assert code(running.post(check, "faces", {"frames": [sent]})) == "frames_invalid"
+
+
+def test_a_bomb_is_not_unpacked():
+    bomb = zlib.compress(bytes(100_000_000), 9)
+    text = base64.b64encode(bomb).decode()
+    assert len(text) < PICTURE_TEXT  # the limit of a body does not stop it
+    tracemalloc.start()
+    with pytest.raises(Problem, match="one zlib stream of 150528 bytes"):
+        decode(text)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2_000_000
+
+
+def test_the_noisiest_picture_fits():
+    noise = np.random.default_rng(0).integers(0, 256, (224, 224, 3), np.uint8)
+    for level in range(10):
+        text = base64.b64encode(zlib.compress(noise.tobytes(), level)).decode()
+        assert len(text) <= PICTURE_TEXT
+        np.testing.assert_array_equal(decode(text), noise)
 
 
 def test_another_party_audience_nonce_or_secret_opens_nothing(running):

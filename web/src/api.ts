@@ -53,8 +53,10 @@ export class CheckClient {
   }
 
   /** Send anonymized faces, and nothing else of a picture. */
-  sendFaces(faces: readonly AnonymizedFace[], signals: Signals): Promise<TryResult> {
-    const frames = faces.map(({ pixels, receipt }) => ({ pixels: base64(pixels), receipt }));
+  async sendFaces(faces: readonly AnonymizedFace[], signals: Signals): Promise<TryResult> {
+    const frames = await Promise.all(
+      faces.map(async ({ pixels, receipt }) => ({ pixels: await packed(pixels), receipt })),
+    );
     return this.#ask("POST", "/faces", { frames, signals });
   }
 
@@ -91,7 +93,10 @@ export class CheckClient {
 
 const CHUNK = 0x3000; // a multiple of 3, so that the pieces' texts join
 
-export function base64(bytes: Uint8ClampedArray): string {
+/** Pixels as the service takes them: a zlib stream in base64. A veil, which says one byte, weighs 2 kB and not 200. */
+async function packed(pixels: Uint8ClampedArray): Promise<string> {
+  const stream = new Blob([Uint8Array.from(pixels)]).stream().pipeThrough(new CompressionStream("deflate"));
+  const bytes = new Uint8Array(await new Response(stream).arrayBuffer());
   let text = "";
   for (let at = 0; at < bytes.length; at += CHUNK) {
     text += btoa(String.fromCharCode(...bytes.subarray(at, at + CHUNK)));

@@ -20,7 +20,7 @@ from starlette.responses import Response
 from ageveil import __version__
 from ageveil.service import demo, metrics, operations, pages, routes
 from ageveil.service.guard import SMALL_BODY, Guard
-from ageveil.service.judge import CROP_BYTES
+from ageveil.service.judge import PICTURE_TEXT
 from ageveil.service.logs import LOG
 from ageveil.service.problems import Problem
 from ageveil.service.service import Service
@@ -63,8 +63,7 @@ def make_app(service: Service | None = None) -> FastAPI:
 
 def guarded(service: Service) -> Guard:
     """The application as it is served."""
-    # Base64 takes four bytes for three; a receipt is far under 2 kB.
-    picture = CROP_BYTES * 4 // 3 + 2048
+    picture = PICTURE_TEXT + 2048  # a receipt is far under 2 kB
     limit = SMALL_BODY + service.settings.frames * picture
     return Guard(make_app(service), picture_bytes=limit, seconds=service.settings.body_seconds)
 

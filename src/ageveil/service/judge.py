@@ -7,6 +7,7 @@ import contextlib
 import functools
 import json
 import time
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +28,9 @@ from ageveil.types import AnonymizedFace, Image, ModelInfo, Outcome, Policy, Rat
 
 CROP_BYTES = 3 * CROP_SIZE**2
 """Of one picture: 224 x 224 RGB bytes, rows from the top."""
+
+PICTURE_TEXT = -(-(CROP_BYTES + 1024) // 3) * 4
+"""Longest text of a picture: base64 of a zlib stream, which may be a little longer than what it holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +99,7 @@ class Judge:
         return self._pipeline.terms(rating_of(ask), policy)
 
     def judge(self, terms: Terms, frames: Sequence[tuple[str, Any]]) -> Outcome:
-        """Decide from anonymized pictures of one viewer, each as base64 and receipt.
+        """Decide from anonymized pictures of one viewer, each as text, see `decode`, and receipt.
 
         Raises:
             Problem: A picture or its receipt is not as it should be, or the face is bare.
@@ -131,17 +135,18 @@ def _best_approach(model: ModelInfo) -> str:
 
 
 def decode(text: str) -> Image:
-    """The picture in a base64 text, shape (224, 224, 3).
+    """The picture in a text, shape (224, 224, 3): its bytes as a zlib stream (RFC 1950), and that in base64.
 
     Raises:
-        Problem: It is no base64 of so many bytes.
+        Problem: It is none of so many bytes. Nothing is unpacked beyond them.
     """
+    stream = zlib.decompressobj()
     try:
-        data = binascii.a2b_base64(text, strict_mode=True)
-    except ValueError:
-        raise Problem("frames_invalid", "the pixels are not base64") from None
-    if len(data) != CROP_BYTES:
-        raise Problem("frames_invalid", f"a picture has {CROP_BYTES} bytes, got {len(data)}")
+        data = stream.decompress(binascii.a2b_base64(text, strict_mode=True), CROP_BYTES + 1)
+    except (ValueError, zlib.error):
+        raise Problem("frames_invalid", "the pixels are not a zlib stream in base64") from None
+    if len(data) != CROP_BYTES or not stream.eof or stream.unused_data:
+        raise Problem("frames_invalid", f"a picture is one zlib stream of {CROP_BYTES} bytes")
     return np.frombuffer(data, np.uint8).reshape(CROP_SIZE, CROP_SIZE, 3)
 
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ageveil.boards import MAX_MINIMUM_AGE
 from ageveil.service.checks import Computed, Mode
-from ageveil.service.judge import CROP_BYTES
+from ageveil.service.judge import PICTURE_TEXT
 from ageveil.service.problems import CODES
 from ageveil.types import Outcome
 
@@ -149,8 +149,8 @@ class Frame(Input):
     """An anonymized canonical crop with its receipt."""
 
     pixels: str = Field(
-        min_length=CROP_BYTES * 4 // 3, max_length=CROP_BYTES * 4 // 3,
-        description="Base64 of 224 x 224 RGB bytes, rows from the top.",
+        min_length=1, max_length=PICTURE_TEXT,
+        description="224 x 224 RGB bytes, rows from the top, as a zlib stream (RFC 1950) in base64.",
     )  # fmt: skip
     receipt: dict[str, Any] = Field(description="As the anonymization gave it.")
 
