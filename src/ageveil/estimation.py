@@ -138,7 +138,7 @@ def _research(
 MODELS: Mapping[str, Estimator] = MappingProxyType(
     {
         "ageveil": _research(
-            "ageveil", "4", "year", "f9161b844b01ed74578509435563244963188a41481f2f82a200cfeee511c007", _EVERY
+            "ageveil", "4", "year", "f299da81c1caaf0a88d62766426e5dd1d0b13296889815a4daa0c23d6e427c07", _EVERY
         ),
         "dlib-age": Estimator(
             info=ModelInfo(
