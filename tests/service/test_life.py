@@ -224,6 +224,7 @@ def test_what_is_not_anonymized_is_refused_and_costs_no_try(running, crop, frame
         "not_anonymized": frame | {"pixels": bare},
         "approach_not_accepted": masked,
         "receipt_invalid": frame | {"receipt": {"version": 9}},
+        "frames_invalid": frame | {"pixels": "!" * 200704},
     }
     for wanted, one in sent.items():
         assert code(running.post(check, "faces", {"frames": [one]})) == wanted
