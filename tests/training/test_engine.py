@@ -14,13 +14,15 @@ import pytest
 import safetensors.torch
 import torch
 
-from ageveil.anonymization import APPROACHES
+from ageveil.anonymization import APPROACHES, anonymize_crop
 from ageveil.errors import DataError, ModelError, OutputError
+from ageveil.estimation import estimate
 from ageveil.runtime import Session
 from ageveil.training import engine, losses
 from ageveil.training.engine import Hardware, load_run, train
 from ageveil.training.export import export_runs
 from ageveil.training.faces import FacePool
+from ageveil.training.preparation import load_prepared
 from ageveil.training.recipes import Validation, load_recipe
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:lightning", "ignore::DeprecationWarning")
@@ -201,6 +203,7 @@ def test_stages_leave_the_same_fold_out(smoke):
     assert (staged.name, staged.initial, staged.teacher) == ("smoke-2", "run:first-2", "taught-2")
     other = staged.with_seed(9)
     assert (other.name, other.initial, other.seed) == ("smoke-2-seed-9", "run:first-2", 9)
+    assert smoke.model_copy(update={"teacher": "model:dlib-age"}).without_fold(2).teacher == "model:dlib-age"
 
 
 def test_frozen_convolutions_stay(run, smoke, prepared):
@@ -210,6 +213,42 @@ def test_frozen_convolutions_stay(run, smoke, prepared):
     before, after = weights_of(run.folder), weights_of(made.folder)
     same = {name for name in before if name != "mean" and torch.equal(before[name], after[name])}
     assert same == {f"features.{index}.{kind}" for index in (0, 2, 4) for kind in ("weight", "bias")}
+
+
+def taught_by(smoke, model, **loss):
+    changes = {"name": "taught", "teacher": f"model:{model}", "initial": "run:smoke"}
+    changes["loss"] = smoke.loss.model_copy(update={"distillation": 0.5, **loss})
+    changes["optimization"] = smoke.optimization.model_copy(update={"epochs": 1})
+    return smoke.model_copy(update=changes)
+
+
+def test_a_model_teaches_what_it_says_of_a_face_and_its_mirror_image(run, smoke, prepared):
+    recipe = taught_by(smoke, "dlib-age", bounded=True)
+    pupil = train(recipe, prepared=prepared, runs=run.folder.parent, hardware=HERE, progress=False)
+    (kept,) = pupil.folder.glob("teacher-*.npy")
+    pool = FacePool.of([load_prepared(prepared / name) for name in recipe.data])
+    for face in engine.split(pool, recipe)[0][:3]:
+        crop = pool.crop(int(face))
+        back = replace(crop, pixels=np.fliplr(crop.pixels))
+        said = estimate([anonymize_crop(one, "original") for one in (crop, back)], "dlib-age")
+        mean = np.mean([one.years for one in said], 0)
+        np.testing.assert_allclose(np.load(kept)[face], mean, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ("no-such-model", "taught cannot be taught: unknown model 'no-such-model'"),
+        ("vgg16", "model:vgg16 and its pupil answer over different classes"),
+        ("ageveil", "ageveil kept other faces out of training than taught does"),
+    ],
+)
+def test_a_model_that_cannot_teach_is_named(run, smoke, prepared, model, message):
+    with pytest.raises(DataError, match=message):
+        train(
+            taught_by(smoke, model),
+            prepared=prepared, runs=run.folder.parent, hardware=HERE, progress=False,
+        )  # fmt: skip
 
 
 def test_a_pupil_starts_from_its_teacher_and_imitates_it(run, smoke, prepared):

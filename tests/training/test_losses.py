@@ -9,6 +9,7 @@ from scipy.stats import entropy, norm
 from torch.nn import functional
 
 from ageveil.training.losses import (
+    bounded,
     divergence,
     group_likelihood,
     interval_likelihood,
@@ -37,6 +38,26 @@ def test_the_likelihood_of_an_interval_is_the_sum_over_its_years(logits):
         for row, a, b in zip(probabilities(logits), low.tolist(), high.tolist(), strict=True)
     ]
     np.testing.assert_allclose(interval_likelihood(logits, low, high), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_bounded_answer_is_the_one_given_the_interval(logits):
+    answers = torch.softmax(logits, 1)
+    low, high = torch.tensor([0, 10, 20, 60, 0]), torch.tensor([2, 19, 20, 100, 100])
+    made = bounded(answers, low, high).tolist()
+    for row, said, a, b in zip(made, answers.tolist(), low.tolist(), high.tolist(), strict=True):
+        if a == b:
+            assert row == said
+            continue
+        held = [value + 1e-4 if a <= year <= b else 0 for year, value in enumerate(said)]
+        assert row == pytest.approx([value / sum(held) for value in held], abs=1e-6)
+
+
+def test_a_teacher_that_rules_an_interval_out_leaves_its_years_alike():
+    answers = torch.zeros(1, 101)
+    answers[0, 90] = 1.0
+    made = bounded(answers, torch.tensor([3]), torch.tensor([9]))[0]
+    assert made[3:10].tolist() == pytest.approx([1 / 7] * 7)
+    assert made.sum() == pytest.approx(1)
 
 
 def test_an_interval_of_one_year_is_a_cross_entropy(logits):

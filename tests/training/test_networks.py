@@ -23,6 +23,7 @@ from ageveil.training.networks import (
 )
 
 YEARS, GROUPS = 101, 8
+SIDES = {"dlib-resnet": 131}  # of networks that cannot look at crops of 64
 
 
 def crops_and_mask(count=2, side=96):
@@ -35,7 +36,7 @@ def crops_and_mask(count=2, side=96):
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_every_network_takes_crops_of_any_side(name):
-    network = get_network(name).build(64).eval()
+    network = get_network(name).build(SIDES.get(name, 64)).eval()
     classes = YEARS if get_network(name).resolution == "year" else GROUPS
     assert network.resolution == get_network(name).resolution
     for side in (64, 96):
@@ -75,6 +76,11 @@ def test_vgg16_is_the_one_of_the_specification():
         assert network.maps(crops, mask).shape == (1, 1024, 14, 14)
     with pytest.raises(ValueError, match="multiple of 16"):
         Vgg16(100)
+
+
+def test_dlibs_resnet_says_how_small_a_crop_may_be():
+    with pytest.raises(ValueError, match="131 pixels or more, got 130"):
+        get_network("dlib-resnet").build(130)
 
 
 def test_attention_multiplies_by_the_area_average_of_the_mask():
@@ -125,9 +131,9 @@ def test_padding_is_tensorflows_same(side, stride):
     np.testing.assert_allclose(made, expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["mobilenet", "efficientnet-lite0"])
+@pytest.mark.parametrize("name", ["mobilenet", "efficientnet-lite0", "dlib-resnet"])
 def test_a_new_mask_input_is_silent_at_first(name):
-    network = get_network(name).build(64).eval()
+    network = get_network(name).build(SIDES.get(name, 64)).eval()
     own = network.state_dict()
     first = next(key for key, value in own.items() if value.ndim == 4 and key != "mean")
     prefix = "backbone." if name != "mobilenet" else ""

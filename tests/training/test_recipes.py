@@ -50,6 +50,7 @@ def test_the_digest_tells_recipes_apart(tmp_path):
         ('teacher = "t"\n', "go together"),
         ("[loss]\ndistillation = 0.5\n", "go together"),
         ("[loss]\nranked = -1\n", "loss.ranked"),
+        ("[loss]\nbounded = true\n", "answers over years can be bounded"),
         ("[optimization]\nepochs = 0\n", "optimization.epochs"),
         ('[optimization]\nprecision = "8-bit"\n', "optimization.precision"),
         ("[validation]\nshare = 1.0\n", "validation.share"),

@@ -10,8 +10,8 @@ import math
 import multiprocessing
 import signal
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,6 +27,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torchmetrics import MeanMetric
 
+from ageveil import estimation
 from ageveil.errors import DataError, OutputError
 from ageveil.files import write_bytes, write_text
 from ageveil.training import initial, losses
@@ -41,7 +42,7 @@ from ageveil.training.networks import AgeNetwork, get_network
 from ageveil.training.preparation import load_prepared
 from ageveil.training.recipes import Recipe
 from ageveil.training.splits import split_fold, split_validation
-from ageveil.types import AGE_GROUPS, MAX_AGE
+from ageveil.types import AGE_GROUPS, MAX_AGE, AnonymizedFace, Resolution
 
 WEIGHTS_FILE, RECIPE_FILE, LAST_FILE = "weights.safetensors", "recipe.json", "last.ckpt"
 """What lies in the folder of a run: the best weights, the recipe, and where to go on."""
@@ -229,12 +230,14 @@ def train(
     pl.seed_everything(recipe.seed, verbose=False)
     network, fresh = build(recipe, runs=runs, weights=weights)
     freeze(network, recipe.optimization.frozen)
+    taught = _teacher(recipe, runs, network.resolution) if recipe.teacher is not None else None
     folder = _claim(runs / recipe.name, recipe, chosen)
     teacher = None
-    if recipe.teacher is not None:
-        if _earlier(runs, recipe.teacher, recipe).resolution != network.resolution:
-            raise DataError(f"{recipe.teacher} and its pupil answer over different classes")
-        teacher = _teacher_answers(runs / recipe.teacher, pool, training, folder, str(chosen["sha256"]))
+    if taught is not None:
+        answer, digest = taught
+        teacher = _teacher_answers(answer, pool, training, folder, digest + str(chosen["sha256"]))
+        if recipe.loss.bounded:
+            teacher = losses.bounded(teacher, torch.from_numpy(pool.low), torch.from_numpy(pool.high))
     world = hardware.devices * hardware.nodes
     steps = max(1, len(training) // recipe.optimization.batch) * recipe.optimization.epochs
     engine = _Engine(network, recipe, pool, steps, fresh, teacher)
@@ -413,32 +416,80 @@ def _emphasis(pool: FacePool, recipe: Recipe) -> NDArray[np.float32]:
     return weights
 
 
-def _teacher_answers(
-    teacher: Path, pool: FacePool, training: NDArray[np.int64], folder: Path, checksum: str
-) -> Tensor:
-    """What a teacher says of each bare training face and its mirror image, (N, 101); kept in the run."""
-    network, _ = load_run(teacher)
-    # Another teacher, or other faces, have another name.
-    named_by = (teacher / WEIGHTS_FILE).read_bytes() + checksum.encode()
-    path = folder / f"teacher-{hashlib.sha256(named_by).hexdigest()[:16]}.npy"
-    if path.exists():
-        return torch.from_numpy(np.load(path, allow_pickle=False))
-    answers = np.zeros((len(pool), MAX_AGE + 1), np.float16)
+_Answer = Callable[[Sequence[AnonymizedFace]], NDArray[np.floating[Any]]]
+"""Bare faces -> probabilities of the years or the groups."""
+
+
+def _teacher(recipe: Recipe, runs: Path, resolution: Resolution) -> tuple[_Answer, str]:
+    """How the recipe's teacher answers, and a digest that no other teacher has.
+
+    Raises:
+        DataError: It answers over other classes than its pupil, or has seen faces that validate here.
+        ModelError: Its weights are missing or damaged.
+    """
+    if (model := recipe.teaching_model) is not None:
+        return _model_teacher(model, recipe, resolution)
+    folder = runs / str(recipe.teacher)
+    network = _earlier(runs, str(recipe.teacher), recipe)
+    _check_resolutions(recipe, network.resolution, resolution)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = network.to(device)
-    for start in range(0, len(training), 64):
-        part = training[start : start + 64]
-        faces = [anonymize_repeatably(pool.crop(int(i)), "original", np.random.default_rng(0)) for i in part]
+
+    def answer(faces: Sequence[AnonymizedFace]) -> NDArray[np.floating[Any]]:
         crops = torch.from_numpy(np.stack([face.pixels for face in faces])).to(device)
         masks = torch.from_numpy(np.stack([face.eye_mask for face in faces])).to(device)
         with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16):
-            both = [network(crops, masks), network(crops.flip(2), masks.flip(2))]
-        mean = torch.stack([torch.softmax(logits.float(), 1) for logits in both]).mean(0)
-        answers[part] = mean.cpu().numpy()
+            return torch.softmax(network(crops, masks).float(), 1).cpu().numpy()
+
+    return answer, hashlib.sha256((folder / WEIGHTS_FILE).read_bytes()).hexdigest()
+
+
+def _model_teacher(name: str, recipe: Recipe, resolution: Resolution) -> tuple[_Answer, str]:
+    try:
+        entry = estimation.get_model(name)
+    except ValueError as error:
+        raise DataError(f"{recipe.name} cannot be taught: {error}") from error
+    _check_resolutions(recipe, entry.info.resolution, resolution)
+    kept, choice = estimation.split_of(name), recipe.validation
+    held = {(low, high): share for low, high, share in choice.hold_out}
+    if kept not in (None, estimation.Split(choice.share, choice.seed, held, choice.test_fold)):
+        raise DataError(f"{name} kept other faces out of training than {recipe.name} does")
+
+    def answer(faces: Sequence[AnonymizedFace]) -> NDArray[np.floating[Any]]:
+        said = estimation.estimate(faces, name)
+        return np.stack([one.groups if one.years is None else one.years for one in said])
+
+    return answer, entry.info.sha256
+
+
+def _check_resolutions(recipe: Recipe, teachers: Resolution, pupils: Resolution) -> None:
+    if teachers != pupils:
+        raise DataError(f"{recipe.teacher} and its pupil answer over different classes")
+
+
+def _teacher_answers(
+    answer: _Answer, pool: FacePool, training: NDArray[np.int64], folder: Path, named_by: str
+) -> Tensor:
+    """What a teacher says of each bare training face and its mirror image, (N, K); kept in the run."""
+    # Another teacher, or other faces, have another name.
+    path = folder / f"teacher-{hashlib.sha256(named_by.encode()).hexdigest()[:16]}.npy"
+    if path.exists():
+        return torch.from_numpy(np.load(path, allow_pickle=False))
+    rows: list[NDArray[np.floating[Any]]] = []
+    for start in range(0, len(training), 64):
+        part = training[start : start + 64]
+        faces = [anonymize_repeatably(pool.crop(int(i)), "original", np.random.default_rng(0)) for i in part]
+        rows.append((answer(faces) + answer([_mirrored(face) for face in faces])) / 2)
+    answers = np.zeros((len(pool), rows[0].shape[1]), np.float16)
+    answers[training] = np.concatenate(rows)
     content = io.BytesIO()
     np.save(content, answers, allow_pickle=False)
     write_bytes(path, [content.getbuffer()])
     return torch.from_numpy(answers)
+
+
+def _mirrored(face: AnonymizedFace) -> AnonymizedFace:
+    return replace(face, pixels=face.pixels[:, ::-1].copy(), eye_mask=face.eye_mask[:, ::-1].copy())
 
 
 def _loaders(

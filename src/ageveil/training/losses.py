@@ -13,6 +13,7 @@ from ageveil.types import AGE_GROUPS, MAX_AGE
 
 # Two people guess a child's age within a year, an old person's within several. So does a label.
 _SPREAD_AT_BIRTH, _SPREAD_A_YEAR, _LARGEST_SPREAD = 1.0, 0.06, 3.5
+_LEAST_BELIEF = 1e-4  # in any year: a teacher that is wrong about an interval knows nothing of its years
 
 
 def interval_likelihood(logits: Tensor, low: Tensor, high: Tensor) -> Tensor:
@@ -51,6 +52,24 @@ def label_distribution(ages: Tensor) -> Tensor:
     years = torch.arange(MAX_AGE + 1, device=ages.device)
     spread = (_SPREAD_AT_BIRTH + _SPREAD_A_YEAR * ages.float()).clamp(max=_LARGEST_SPREAD)
     return torch.softmax(-0.5 * ((years - ages[:, None]) / spread[:, None]) ** 2, 1)
+
+
+def bounded(answers: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """What a teacher's answers say once an interval is known to hold the age.
+
+    Args:
+        answers: Probabilities of the years 0..100, shape (N, 101).
+        low: Youngest age of each label, shape (N,), integers in 0..100.
+        high: Oldest age of each label, included, shape (N,).
+
+    Returns:
+        Shape (N, 101), float32. Rows of intervals hold nothing outside them and sum to 1; the less a teacher
+        believed an interval, the more evenly its row is spread. Rows of exact ages are as they came.
+    """
+    years = torch.arange(answers.shape[1], device=answers.device)
+    inside = (years >= low[:, None]) & (years <= high[:, None])
+    kept = (answers.float() + _LEAST_BELIEF) * inside
+    return torch.where((low < high)[:, None], kept / kept.sum(1, keepdim=True), answers.float())
 
 
 def divergence(logits: Tensor, target: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from ageveil.anonymization import VEIL_LEVELS
 from ageveil.training.efficientnet import EfficientNetLite0, SameConv2d
+from ageveil.training.resnet import DlibResNet
 from ageveil.types import AGE_GROUPS, MAX_AGE, Resolution
 
 YEARS = MAX_AGE + 1
@@ -221,6 +222,47 @@ class EfficientNet(AgeNetwork):
         inputs = torch.cat([(colours - 127.0) / 128.0, mask], 1)
         pooled = self.backbone(inputs.contiguous(memory_format=torch.channels_last))
         logits: Tensor = self.years(self.dropout(pooled))
+        return logits
+
+
+class ResNet(AgeNetwork):
+    """dlib's face recogniser without its last layer, over years; the eye mask is an input.
+
+    It was trained on chips of 150 pixels, in which eyes lie as far apart as in a crop of 136.
+
+    Args:
+        side: Side in pixels at which the network looks at a crop; 131 or more, since it halves six times and
+            pads nothing.
+
+    Source:
+        As `ageveil.training.resnet.DlibResNet`.
+    """
+
+    resolution: Resolution = "year"
+    _SMALLEST = 131
+
+    def __init__(self, side: int = 144) -> None:
+        super().__init__(side)
+        if side < self._SMALLEST:
+            raise ValueError(f"dlib's ResNet looks at crops of {self._SMALLEST} pixels or more, got {side}")
+        self.backbone = DlibResNet(channels=4)
+        del self.backbone.embedding
+        self.dropout = nn.Dropout(0.2)
+        self.hidden = nn.Linear(256, 256)
+        self.years = nn.Linear(256, YEARS)
+
+    def adapt(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The recogniser's weights, with a silent fourth input."""
+        named = {f"backbone.{name}": tensor for name, tensor in state.items() if name != "embedding.weight"}
+        return {**named, "backbone.stem.weight": _with_mask_input(state["stem.weight"])}
+
+    def forward(self, crops: Tensor, eye_mask: Tensor) -> Tensor:
+        """Logits over the years, shape (N, 101); arguments as `AgeNetwork.resized`."""
+        colours, mask = self.resized(crops, eye_mask)
+        inputs = torch.cat([self.backbone.normalised(colours), mask], 1)
+        pooled = self.backbone.pooled(inputs.contiguous(memory_format=torch.channels_last))
+        hidden = functional.relu(self.hidden(self.dropout(pooled)))
+        logits: Tensor = self.years(self.dropout(hidden))
         return logits
 
 
@@ -459,6 +501,7 @@ NETWORKS: Mapping[str, Network] = MappingProxyType(
         "veil": Network(Veil, "year", 160, ()),
         "cells": Network(Cells, "year", 8, ()),
         "efficientnet-lite0": Network(EfficientNet, "year", 160, ("efficientnet-lite0",)),
+        "dlib-resnet": Network(ResNet, "year", 144, ("dlib-resnet",)),
     }
 )
 """Networks by name."""

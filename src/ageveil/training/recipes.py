@@ -18,6 +18,9 @@ AgeSpan = tuple[Annotated[int, Field(ge=0, le=116)], Annotated[int, Field(ge=0, 
 """Youngest age, oldest age (included) and a figure for the faces whose exact age lies there."""
 
 
+_MODEL = "model:"  # before the name of a teacher that is no run
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -76,6 +79,7 @@ class Loss(_Section):
         ranked: Weight of the ranked probability score beside the likelihood.
         grouped: Weight of the true age group's likelihood beside that of the year, for networks over years.
         distillation: Share of the loss that asks to answer as the teacher does on the bare face.
+        bounded: Where a label is an interval, hear of the teacher only how likely each year in it is.
         smoothing: Of group labels, for networks over groups.
         emphasis: How much more faces of these exact ages count, [youngest, oldest, weight].
     """
@@ -83,6 +87,7 @@ class Loss(_Section):
     ranked: float = Field(default=0.1, ge=0)
     grouped: float = Field(default=0.0, ge=0)
     distillation: float = Field(default=0.0, ge=0, lt=1)
+    bounded: bool = False
     smoothing: float = Field(default=0.0, ge=0, lt=1)
     emphasis: tuple[AgeSpan, ...] = ()
 
@@ -99,7 +104,8 @@ class Recipe(_Section):
         data: Names of prepared folders.
         approaches: How often each approach is drawn; the shares are scaled to sum 1.
         vary: Training crops are mirrored, moved, lit and degraded at random.
-        teacher: Name of an earlier run whose answers on bare faces are imitated.
+        teacher: Name of an earlier run, or "model:NAME" for a key of `ageveil.estimation.MODELS`, whose
+            answers on bare faces are imitated.
         licence: SPDX expression for the weights that come out.
         training_data: What the weights have seen, for the model's metadata: data sets with their licences.
         seed: Of everything random in training.
@@ -145,7 +151,16 @@ class Recipe(_Section):
     def _teacher_is_used(self) -> Self:
         if (self.teacher is None) != (self.loss.distillation == 0):
             raise ValueError("a teacher and a share of distillation above 0 go together")
+        if self.loss.bounded and (self.teacher is None or get_network(self.network).resolution != "year"):
+            raise ValueError("only a teacher's answers over years can be bounded")
         return self
+
+    @property
+    def teaching_model(self) -> str | None:
+        """Key of the model that teaches; None where a run does, or nobody."""
+        if self.teacher is None or not self.teacher.startswith(_MODEL):
+            return None
+        return self.teacher.removeprefix(_MODEL)
 
     @property
     def pixels(self) -> int:
@@ -163,7 +178,7 @@ class Recipe(_Section):
         }
         if self.initial.startswith("run:"):
             changes["initial"] = f"{self.initial}-{fold}"
-        if self.teacher is not None:
+        if self.teacher is not None and self.teaching_model is None:
             changes["teacher"] = f"{self.teacher}-{fold}"
         return self.model_copy(update=changes)
 

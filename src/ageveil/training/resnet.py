@@ -1,4 +1,4 @@
-"""dlib's face recogniser as a PyTorch module: what attackers on anonymized faces start from."""
+"""dlib's face recogniser as a PyTorch module: attackers start from it, and an estimator."""
 
 from __future__ import annotations
 
@@ -45,6 +45,9 @@ class _Block(nn.Module):
 class DlibResNet(nn.Module):
     """A ResNet of 29 layers that maps a face to 128 numbers; those of one person lie close together.
 
+    Args:
+        channels: Of its input: the colours, and what stands beside them.
+
     Source:
         King 2017, "High quality face recognition with deep metric learning", dlib; He et al. 2016, "Deep
         residual learning for image recognition".
@@ -52,14 +55,14 @@ class DlibResNet(nn.Module):
 
     mean: Tensor
 
-    def __init__(self) -> None:
+    def __init__(self, channels: int = 3) -> None:
         super().__init__()
-        self.stem = nn.Conv2d(3, 32, 7, 2)
-        channels = [32, *BLOCKS.values()]
+        self.stem = nn.Conv2d(channels, 32, 7, 2)
+        widths = [32, *BLOCKS.values()]
         self.blocks = nn.ModuleDict(
             {
                 name: _Block(inputs, outputs, down="down" in name)
-                for name, (inputs, outputs) in zip(BLOCKS, itertools.pairwise(channels), strict=True)
+                for name, (inputs, outputs) in zip(BLOCKS, itertools.pairwise(widths), strict=True)
             }
         )
         self.embedding = nn.Linear(256, 128, bias=False)
@@ -84,7 +87,16 @@ class DlibResNet(nn.Module):
         Args:
             chips: As for `forward`.
         """
-        maps = functional.relu(self.stem((chips - self.mean) / 256))
+        return self.pooled(self.normalised(chips))
+
+    def normalised(self, colours: Tensor) -> Tensor:
+        """Colours in [0, 255], RGB, as the stem wants them; same shape."""
+        scaled: Tensor = (colours - self.mean) / 256
+        return scaled
+
+    def pooled(self, inputs: Tensor) -> Tensor:
+        """As `features`, of normalised colours with what stands beside them, shape (N, channels, h, w)."""
+        maps = functional.relu(self.stem(inputs))
         maps = functional.max_pool2d(maps, 3, 2)
         for block in self.blocks.values():
             maps = block(maps)
