@@ -246,9 +246,26 @@ def test_a_model_teaches_what_it_says_of_a_face_and_its_mirror_image(run, smoke,
 def test_a_model_that_cannot_teach_is_named(run, smoke, prepared, model, message):
     with pytest.raises(DataError, match=message):
         train(
-            taught_by(smoke, model),
+            taught_by(smoke, model).model_copy(update={"licence": "LicenseRef-research-only"}),
             prepared=prepared, runs=run.folder.parent, hardware=HERE, progress=False,
         )  # fmt: skip
+
+
+@pytest.mark.parametrize("builds_on", ["initial", "teacher", "model"])
+def test_what_is_learned_from_research_is_for_research(run, smoke, prepared, tmp_path, builds_on):
+    runs = tmp_path / "runs"
+    shutil.copytree(run.folder, runs / "smoke")
+    research = smoke.model_copy(update={"licence": "LicenseRef-research-only"})
+    (runs / "smoke" / engine.RECIPE_FILE).write_text(research.model_dump_json())
+    recipe = taught_by(smoke, "ageveil").model_copy(update={"licence": "CC-BY-4.0"})
+    changes = {
+        "initial": {"teacher": None, "loss": smoke.loss},
+        "teacher": {"teacher": "smoke", "initial": "random"},
+        "model": {"initial": "random"},
+    }[builds_on]
+    name = "ageveil" if builds_on == "model" else "smoke"
+    with pytest.raises(DataError, match=f"taught cannot be under CC-BY-4.0: {name} is under"):
+        train(recipe.model_copy(update=changes), prepared=prepared, runs=runs, hardware=HERE, progress=False)
 
 
 def test_a_pupil_starts_from_its_teacher_and_imitates_it(run, smoke, prepared):

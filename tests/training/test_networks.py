@@ -23,7 +23,7 @@ from ageveil.training.networks import (
 )
 
 YEARS, GROUPS = 101, 8
-SIDES = {"dlib-resnet": 131}  # of networks that cannot look at crops of 64
+SIDES = {"dlib-resnet": 67}  # of networks that cannot look at crops of 64
 
 
 def crops_and_mask(count=2, side=96):
@@ -79,8 +79,8 @@ def test_vgg16_is_the_one_of_the_specification():
 
 
 def test_dlibs_resnet_says_how_small_a_crop_may_be():
-    with pytest.raises(ValueError, match="131 pixels or more, got 130"):
-        get_network("dlib-resnet").build(130)
+    with pytest.raises(ValueError, match="67 pixels or more, got 66"):
+        get_network("dlib-resnet").build(66)
 
 
 def test_attention_multiplies_by_the_area_average_of_the_mask():

@@ -335,9 +335,11 @@ def _earlier(runs: Path, name: str, recipe: Recipe) -> AgeNetwork:
     """The network of a run on which another builds: it saw no other data, and kept the same faces out.
 
     Raises:
-        DataError: It did not: what validates or tests here would have been learned there.
+        DataError: It did not, so that what validates or tests here would have been learned there; or its
+            licence forbids what the recipe's allows.
     """
     network, earlier = load_run(runs / name)
+    _check_licence(recipe, name, earlier.licence)
     if other := sorted(set(earlier.data) - set(recipe.data)):
         raise DataError(f"{name} saw data that {recipe.name} does not name: {', '.join(other)}")
     if earlier.validation != recipe.validation:
@@ -424,7 +426,8 @@ def _teacher(recipe: Recipe, runs: Path, resolution: Resolution) -> tuple[_Answe
     """How the recipe's teacher answers, and a digest that no other teacher has.
 
     Raises:
-        DataError: It answers over other classes than its pupil, or has seen faces that validate here.
+        DataError: It answers over other classes than its pupil, has seen faces that validate here, or comes
+            under a licence that forbids what the recipe's allows.
         ModelError: Its weights are missing or damaged.
     """
     if (model := recipe.teaching_model) is not None:
@@ -450,6 +453,7 @@ def _model_teacher(name: str, recipe: Recipe, resolution: Resolution) -> tuple[_
     except ValueError as error:
         raise DataError(f"{recipe.name} cannot be taught: {error}") from error
     _check_resolutions(recipe, entry.info.resolution, resolution)
+    _check_licence(recipe, name, entry.info.licence)
     kept, choice = estimation.split_of(name), recipe.validation
     held = {(low, high): share for low, high, share in choice.hold_out}
     if kept not in (None, estimation.Split(choice.share, choice.seed, held, choice.test_fold)):
@@ -465,6 +469,11 @@ def _model_teacher(name: str, recipe: Recipe, resolution: Resolution) -> tuple[_
 def _check_resolutions(recipe: Recipe, teachers: Resolution, pupils: Resolution) -> None:
     if teachers != pupils:
         raise DataError(f"{recipe.teacher} and its pupil answer over different classes")
+
+
+def _check_licence(recipe: Recipe, name: str, licence: str) -> None:
+    if recipe.licence in estimation.PERMISSIVE and licence not in estimation.PERMISSIVE:
+        raise DataError(f"{recipe.name} cannot be under {recipe.licence}: {name} is under {licence}")
 
 
 def _teacher_answers(
