@@ -260,7 +260,7 @@ def test_an_estimate_of_a_portrait(portrait):
 @pytest.mark.parametrize("name", ["", "dlib", "DLIB-AGE"])
 def test_an_unknown_model_lists_the_choices(name):
     for refuse in (lambda: get_model(name), lambda: estimate([], name)):
-        with pytest.raises(ValueError, match=f"unknown model '{name}'; choose one of ageveil, dlib-age"):
+        with pytest.raises(ValueError, match=f"unknown model '{name}'; choose one of ageveil, ageveil-open"):
             refuse()
 
 

@@ -210,7 +210,7 @@ def test_encryption_is_the_permutation(portraits):
     ("choice", "message"),
     [
         ({"approach": "mosiac"}, "unknown approach 'mosiac'; choose one of original, mosaic, mask, blur"),
-        ({"model": "vgg"}, "unknown model 'vgg'; choose one of ageveil, dlib-age"),
+        ({"model": "vgg"}, "unknown model 'vgg'; choose one of ageveil, ageveil-open"),
         ({"detector": "haar"}, "unknown detector 'haar'; choose one of centerface, dlib-hog"),
         ({"landmarks": "98"}, "unknown landmark set '98'; choose one of 5, 68"),
     ],

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Measure the variant for commercial use on the reported sets: the report, the figures by people, and FairFace over its own bins.
+# Measure the variant for commercial use on the reported sets, as recipes/ageveil/measure.sh does the default.
 #   bash recipes/ageveil-open/measure.sh PREPARED   PREPARED holds utkface-train, utkface-test and fairface-val
 set -euo pipefail
 prepared=$1

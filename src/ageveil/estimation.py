@@ -120,6 +120,20 @@ _EVERY = (
 )  # fmt: skip
 
 
+def _permissive(name: str, version: str, sha256: str, calibrated: tuple[str, ...]) -> Estimator:
+    """A model over years whose weights allow commercial use: they are in this package."""
+    weights = Weights(
+        package="ageveil",
+        file=f"weights/{name}.onnx",
+        sha256=sha256,
+        licence="CC-BY-4.0",
+        source=f"trained by recipes/{name} of Ageveil; docs/models.md tells on what",
+        distribution="ageveil",
+    )
+    info = ModelInfo(name, version, weights.licence, "year", sha256, weights.source, calibrated)
+    return Estimator(info, weights, _graph_probabilities)
+
+
 def _research(
     name: str,
     version: str,
@@ -140,6 +154,7 @@ MODELS: Mapping[str, Estimator] = MappingProxyType(
         "ageveil": _research(
             "ageveil", "4", "year", "f299da81c1caaf0a88d62766426e5dd1d0b13296889815a4daa0c23d6e427c07", _EVERY
         ),
+        "ageveil-open": _permissive("ageveil-open", "1", "b467a1e41af23f19adbb51cc883dde5d6717496c196ca90ccffdfaeb3adf8fcd", _EVERY),
         "dlib-age": Estimator(
             info=ModelInfo(
                 name="dlib-age",
