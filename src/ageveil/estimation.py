@@ -154,7 +154,9 @@ MODELS: Mapping[str, Estimator] = MappingProxyType(
         "ageveil": _research(
             "ageveil", "4", "year", "f299da81c1caaf0a88d62766426e5dd1d0b13296889815a4daa0c23d6e427c07", _EVERY
         ),
-        "ageveil-open": _permissive("ageveil-open", "1", "b467a1e41af23f19adbb51cc883dde5d6717496c196ca90ccffdfaeb3adf8fcd", _EVERY),
+        "ageveil-open": _permissive(
+            "ageveil-open", "1", "b467a1e41af23f19adbb51cc883dde5d6717496c196ca90ccffdfaeb3adf8fcd", _EVERY
+        ),
         "dlib-age": Estimator(
             info=ModelInfo(
                 name="dlib-age",
