@@ -55,7 +55,7 @@ def page(records: list[dict[str, Any]], head: str) -> str:
     faces, everybody = records[0]["faces"], records[0]["faces_all"]
     left_out = sum(records[0]["left_out"].values())
     lines = [
-        "# dlib-age: the permissive estimator, as it comes",
+        "# dlib-age: a permissive estimator, as it comes",
         "",
         "dlib's age network (CC0-1.0), trained by its author on bare faces; nothing was trained here.",
         "",
