@@ -864,7 +864,7 @@ def test_every_networks_initial_weights_are_known():
     from ageveil.training.networks import NETWORKS
 
     used = {name for network in NETWORKS.values() for name in network.initial}
-    assert used == set(initial.INITIAL) - {"dlib-resnet"}  # with which the audit attacks
+    assert used == set(initial.INITIAL)
 
 
 def test_an_unknown_name_lists_the_choices():
