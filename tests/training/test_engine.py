@@ -24,6 +24,7 @@ from ageveil.training.export import export_runs
 from ageveil.training.faces import FacePool
 from ageveil.training.preparation import load_prepared
 from ageveil.training.recipes import Validation, load_recipe
+from ageveil.types import AGE_GROUPS, MAX_AGE
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:lightning", "ignore::DeprecationWarning")
 
@@ -235,11 +236,35 @@ def test_a_model_teaches_what_it_says_of_a_face_and_its_mirror_image(run, smoke,
         np.testing.assert_allclose(np.load(kept)[face], mean, atol=1e-3)
 
 
+@pytest.mark.parametrize("teacher", ["smoke", "model:dlib-age"])
+def test_a_pupil_over_groups_hears_the_years_of_its_teacher_added_up(run, smoke, prepared, teacher):
+    recipe = taught_by(smoke, "dlib-age").model_copy(
+        update={"name": "grouped", "network": "vgg16", "side": 32, "initial": "random", "teacher": teacher}
+    )
+    pool = FacePool.of([load_prepared(prepared / name) for name in recipe.data])
+    answer, _ = engine._teacher(recipe, run.folder.parent, "group")
+    face = anonymize_crop(pool.crop(int(engine.split(pool, recipe)[0][0])), "original")
+    if teacher == "smoke":
+        years, _ = engine._teacher(recipe, run.folder.parent, "year")
+        said = years([face])[0]
+    else:
+        said = estimate([face], "dlib-age")[0].years
+    sums = [sum(said[year] for year in range(low, high + 1)) for low, high in AGE_GROUPS]
+    np.testing.assert_allclose(answer([face])[0], np.array(sums) / sum(sums), atol=1e-4)
+
+
+def test_a_teacher_that_believes_in_no_group_teaches_doubt(smoke):
+    years = np.zeros((1, MAX_AGE + 1))
+    years[0, 22] = 1  # between the groups
+    put = engine._translator(smoke, "year", "group")
+    np.testing.assert_allclose(put(years), np.full((1, 8), 1 / 8))
+
+
 @pytest.mark.parametrize(
     ("model", "message"),
     [
         ("no-such-model", "taught cannot be taught: unknown model 'no-such-model'"),
-        ("vgg16", "model:vgg16 and its pupil answer over different classes"),
+        ("vgg16", "model:vgg16 knows age groups alone, and its pupil answers over years"),
         ("ageveil", "ageveil kept other faces out of training than taught does"),
     ],
 )

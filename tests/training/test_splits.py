@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ageveil.errors import DataError
+from ageveil.estimation import Split
 from ageveil.training.labels import LabelledImage
 from ageveil.training.splits import left_out, split_fold, split_validation
 
@@ -193,3 +194,23 @@ def test_a_fold_is_tested_and_the_others_train():
 def test_folds_that_cannot_be_split_are_an_error(images, fold, says):
     with pytest.raises(DataError, match=says):
         split_fold(images, fold)
+
+
+SPLITS = [
+    Split(share, seed, held, fold)
+    for share in (0.1, 0.3)
+    for seed in (0, 1)
+    for held in ({}, {(13, 17): 0.55}, {(13, 17): 0.05}, {(10, 20): 0.55, (15, 30): 0.4})
+    for fold in (None, 0, 1)
+]
+
+
+@pytest.mark.parametrize("split", SPLITS)
+def test_a_split_covers_those_whose_faces_it_leaves_out_too(split):
+    images = [face(f"{n}.jpg", n % 100, fold=n % 2) for n in range(4000)]
+
+    def kept(one):
+        how = {"share": one.share, "seed": one.seed, "hold_out": one.hold_out, "test_fold": one.test_fold}
+        return set(left_out(images, **how))
+
+    assert [split.covers(other) for other in SPLITS] == [kept(split) >= kept(other) for other in SPLITS]

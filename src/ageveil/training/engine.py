@@ -50,6 +50,8 @@ WEIGHTS_FILE, RECIPE_FILE, LAST_FILE = "weights.safetensors", "recipe.json", "la
 FACES_FILE = "faces.json"
 """Which faces a run trains and validates on: their numbers and a checksum, no names."""
 
+_LEAST_BELIEF = 1e-6  # in any group: a teacher may have put all its belief into the years between them
+
 _GROUP_OF_YEAR = torch.full((MAX_AGE + 1,), -1)
 for _index, (_low, _high) in enumerate(AGE_GROUPS):
     _GROUP_OF_YEAR[_low : _high + 1] = _index
@@ -426,7 +428,7 @@ def _teacher(recipe: Recipe, runs: Path, resolution: Resolution) -> tuple[_Answe
     """How the recipe's teacher answers, and a digest that no other teacher has.
 
     Raises:
-        DataError: It answers over other classes than its pupil, has seen faces that validate here, or comes
+        DataError: It answers over coarser classes than its pupil, has seen faces that validate here, or comes
             under a licence that forbids what the recipe's allows.
         ModelError: Its weights are missing or damaged.
     """
@@ -434,7 +436,7 @@ def _teacher(recipe: Recipe, runs: Path, resolution: Resolution) -> tuple[_Answe
         return _model_teacher(model, recipe, resolution)
     folder = runs / str(recipe.teacher)
     network = _earlier(runs, str(recipe.teacher), recipe)
-    _check_resolutions(recipe, network.resolution, resolution)
+    put = _translator(recipe, network.resolution, resolution)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = network.to(device)
 
@@ -442,7 +444,7 @@ def _teacher(recipe: Recipe, runs: Path, resolution: Resolution) -> tuple[_Answe
         crops = torch.from_numpy(np.stack([face.pixels for face in faces])).to(device)
         masks = torch.from_numpy(np.stack([face.eye_mask for face in faces])).to(device)
         with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16):
-            return torch.softmax(network(crops, masks).float(), 1).cpu().numpy()
+            return put(torch.softmax(network(crops, masks).float(), 1).cpu().numpy())
 
     return answer, hashlib.sha256((folder / WEIGHTS_FILE).read_bytes()).hexdigest()
 
@@ -452,23 +454,40 @@ def _model_teacher(name: str, recipe: Recipe, resolution: Resolution) -> tuple[_
         entry = estimation.get_model(name)
     except ValueError as error:
         raise DataError(f"{recipe.name} cannot be taught: {error}") from error
-    _check_resolutions(recipe, entry.info.resolution, resolution)
+    put = _translator(recipe, entry.info.resolution, resolution)
     _check_licence(recipe, name, entry.info.licence)
     kept, choice = estimation.split_of(name), recipe.validation
     held = {(low, high): share for low, high, share in choice.hold_out}
-    if kept not in (None, estimation.Split(choice.share, choice.seed, held, choice.test_fold)):
+    asked = estimation.Split(choice.share, choice.seed, held, choice.test_fold)
+    if kept is not None and not kept.covers(asked):
         raise DataError(f"{name} kept other faces out of training than {recipe.name} does")
 
     def answer(faces: Sequence[AnonymizedFace]) -> NDArray[np.floating[Any]]:
         said = estimation.estimate(faces, name)
-        return np.stack([one.groups if one.years is None else one.years for one in said])
+        return put(np.stack([one.groups if one.years is None else one.years for one in said]))
 
     return answer, entry.info.sha256
 
 
-def _check_resolutions(recipe: Recipe, teachers: Resolution, pupils: Resolution) -> None:
-    if teachers != pupils:
-        raise DataError(f"{recipe.teacher} and its pupil answer over different classes")
+def _translator(
+    recipe: Recipe, teachers: Resolution, pupils: Resolution
+) -> Callable[[NDArray[np.floating[Any]]], NDArray[np.floating[Any]]]:
+    """What puts a teacher's answers into its pupil's classes: years add up to groups, not the reverse.
+
+    Raises:
+        DataError: The teacher knows groups alone, and the pupil is to answer over years.
+    """
+    if teachers == pupils:
+        return lambda answers: answers
+    if teachers == "group":
+        raise DataError(f"{recipe.teacher} knows age groups alone, and its pupil answers over years")
+
+    def grouped(years: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+        sums = np.stack([years[:, low : high + 1].sum(1) for low, high in AGE_GROUPS], 1) + _LEAST_BELIEF
+        shares: NDArray[np.floating[Any]] = sums / sums.sum(1, keepdims=True)
+        return shares
+
+    return grouped
 
 
 def _check_licence(recipe: Recipe, name: str, licence: str) -> None:
