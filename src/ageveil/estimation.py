@@ -171,13 +171,13 @@ MODELS: Mapping[str, Estimator] = MappingProxyType(
         ),
         # For comparison with the paper. They have never seen an anonymized face, so they stand last.
         "vgg16": _research(
-            "vgg16", "1", "group", "0b3f595ab88c4d763e6f6fe3ebf202b1f845990fc0b480b4b382be6c4158ff91", _PAPER
+            "vgg16", "2", "group", "30a59bae7382fd0de223cc7a591edd8ae1a2e19fdf834e45cdf6b97583cec086", _PAPER
         ),
         "vgg16-attention": _research(
             "vgg16-attention",
-            "1",
+            "2",
             "group",
-            "9e1da39a7674f263f1237681e85ce30c925173f3793693e7ed9bd0f4d940c1d9",
+            "4545166171bd8f7f694cc65318729c3f4360da403900e7bacc9b48c90a4fbf36",
             _PAPER,
             recipe="vgg16",
         ),
