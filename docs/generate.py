@@ -232,7 +232,7 @@ def paper_page() -> str:
     seeds = ROOT / "recipes" / "vgg16" / "seeds.json"
     if seeds.exists():
         record = json.loads(seeds.read_text("utf-8"))
-        lines += ["", "Attention less baseline (version 1), points, mean of three seeds on the same faces:", ""]
+        lines += ["", "Attention less baseline (version 1), points, mean over three seeds, same faces:", ""]
         lines += ["| approach | exact | 1-off |", "|---|---|---|"]
         lines += [
             f"| {row['approach']} | {_interval(row['exact'])} | {_interval(row['one_off'])} |"
