@@ -113,14 +113,13 @@ class Estimator:
 
 
 # What our own graphs were calibrated for when they were exported.
-_PAPER = ("original", "mosaic", "mask", "blur", "permutation", "des-ecb", "des-cbc", "des-ctr")
-_EVERY = (
+_CALIBRATED = (
     "original", "mosaic", "mask", "blur", "grid", "dp-pix", "veil",
     "permutation", "des-ecb", "des-cbc", "des-ctr",
 )  # fmt: skip
 
 
-def _permissive(name: str, version: str, sha256: str, calibrated: tuple[str, ...]) -> Estimator:
+def _permissive(name: str, version: str, sha256: str) -> Estimator:
     """A model over years whose weights allow commercial use: they are in this package."""
     weights = Weights(
         package="ageveil",
@@ -130,7 +129,7 @@ def _permissive(name: str, version: str, sha256: str, calibrated: tuple[str, ...
         source=f"trained by recipes/{name} of Ageveil; docs/models.md tells on what",
         distribution="ageveil",
     )
-    info = ModelInfo(name, version, weights.licence, "year", sha256, weights.source, calibrated)
+    info = ModelInfo(name, version, weights.licence, "year", sha256, weights.source, _CALIBRATED)
     return Estimator(info, weights, _graph_probabilities)
 
 
@@ -139,23 +138,22 @@ def _research(
     version: str,
     resolution: Resolution,
     sha256: str,
-    calibrated: tuple[str, ...],
     recipe: str | None = None,
 ) -> Estimator:
     """A model of the distribution whose weights are for research only; its recipe is named as it, or else."""
     source = f"trained by recipes/{recipe or name} of Ageveil; docs/models.md tells on what"
     weights = research_weights(f"{name}.onnx", sha256, source)
-    info = ModelInfo(name, version, weights.licence, resolution, sha256, weights.source, calibrated)
+    info = ModelInfo(name, version, weights.licence, resolution, sha256, weights.source, _CALIBRATED)
     return Estimator(info, weights, _graph_probabilities)
 
 
 MODELS: Mapping[str, Estimator] = MappingProxyType(
     {
         "ageveil": _research(
-            "ageveil", "4", "year", "f299da81c1caaf0a88d62766426e5dd1d0b13296889815a4daa0c23d6e427c07", _EVERY
+            "ageveil", "4", "year", "f299da81c1caaf0a88d62766426e5dd1d0b13296889815a4daa0c23d6e427c07"
         ),
         "ageveil-open": _permissive(
-            "ageveil-open", "1", "b467a1e41af23f19adbb51cc883dde5d6717496c196ca90ccffdfaeb3adf8fcd", _EVERY
+            "ageveil-open", "1", "b467a1e41af23f19adbb51cc883dde5d6717496c196ca90ccffdfaeb3adf8fcd"
         ),
         "dlib-age": Estimator(
             info=ModelInfo(
@@ -171,14 +169,13 @@ MODELS: Mapping[str, Estimator] = MappingProxyType(
         ),
         # For comparison with the paper. They have never seen an anonymized face, so they stand last.
         "vgg16": _research(
-            "vgg16", "2", "group", "30a59bae7382fd0de223cc7a591edd8ae1a2e19fdf834e45cdf6b97583cec086", _PAPER
+            "vgg16", "2", "group", "30a59bae7382fd0de223cc7a591edd8ae1a2e19fdf834e45cdf6b97583cec086"
         ),
         "vgg16-attention": _research(
             "vgg16-attention",
             "2",
             "group",
             "4545166171bd8f7f694cc65318729c3f4360da403900e7bacc9b48c90a4fbf36",
-            _PAPER,
             recipe="vgg16",
         ),
     }
