@@ -232,7 +232,8 @@ def paper_page() -> str:
     seeds = ROOT / "recipes" / "vgg16" / "seeds.json"
     if seeds.exists():
         record = json.loads(seeds.read_text("utf-8"))
-        lines += ["", "Attention less baseline (version 1), points, mean over three seeds, same faces:", ""]
+        told = f"trained as of commit {record['commit']}"
+        lines += ["", f"Attention less baseline, points, mean of three seeds on the same faces, {told}:", ""]
         lines += ["| approach | exact | 1-off |", "|---|---|---|"]
         lines += [
             f"| {row['approach']} | {_interval(row['exact'])} | {_interval(row['one_off'])} |"
@@ -240,7 +241,7 @@ def paper_page() -> str:
         ]
         lines += [
             "",
-            "How much the mask changes the last maps (version 1), by cells from the eye region:",
+            f"How much the mask changes the last convolution's maps, by cells from the eye region, {told}:",
             "",
         ]
         change = record["change_outside_the_eyes"]

@@ -235,24 +235,6 @@ class Split:
     hold_out: Mapping[tuple[int, int], float]
     test_fold: int | None
 
-    def covers(self, other: Split) -> bool:
-        """Whether every face that `other` leaves out is left out here too.
-
-        Draws with one seed put the faces of a smaller share among those of a larger one.
-        """
-        # Shares change only where a span begins and behind its end.
-        ages = {age for low, high in (*self.hold_out, *other.hold_out) for age in (low, high + 1)}
-        return (
-            self.seed == other.seed
-            and other.test_fold in (None, self.test_fold)
-            and self.share >= other.share
-            and all(self._share_at(age) >= other._share_at(age) for age in ages)
-        )
-
-    def _share_at(self, age: int) -> float:
-        held = [share for (low, high), share in self.hold_out.items() if low <= age <= high]
-        return max(held, default=self.share)
-
 
 def split_of(name: str) -> Split | None:
     """Which faces a model was not trained on, as its file says; None where it does not say.

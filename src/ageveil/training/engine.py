@@ -41,7 +41,7 @@ from ageveil.training.faces import (
 from ageveil.training.networks import AgeNetwork, get_network
 from ageveil.training.preparation import load_prepared
 from ageveil.training.recipes import Recipe
-from ageveil.training.splits import split_fold, split_validation
+from ageveil.training.splits import covers, split_fold, split_validation
 from ageveil.types import AGE_GROUPS, MAX_AGE, AnonymizedFace, Resolution
 
 WEIGHTS_FILE, RECIPE_FILE, LAST_FILE = "weights.safetensors", "recipe.json", "last.ckpt"
@@ -148,7 +148,7 @@ class _Engine(pl.LightningModule):
             exact = self._low[index] == self._high[index]
             error = (probabilities @ torch.arange(MAX_AGE + 1.0) - self._low[index]).abs()
             self._see("mae", error[exact])
-            probabilities = torch.stack([probabilities[:, a : b + 1].sum(1) for a, b in AGE_GROUPS], 1)
+            probabilities = _in_groups(probabilities)
         self._see("exact", (probabilities.argmax(1) == true)[grouped].float())
 
     def _see(self, name: str, values: Tensor) -> None:
@@ -190,6 +190,11 @@ class _Engine(pl.LightningModule):
 
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def _in_groups(years: Tensor) -> Tensor:
+    """Sum probabilities of the years, shape (N, 101), to those of the groups, shape (N, 8)."""
+    return torch.stack([years[:, low : high + 1].sum(1) for low, high in AGE_GROUPS], 1)
 
 
 def train(
@@ -459,7 +464,7 @@ def _model_teacher(name: str, recipe: Recipe, resolution: Resolution) -> tuple[_
     kept, choice = estimation.split_of(name), recipe.validation
     held = {(low, high): share for low, high, share in choice.hold_out}
     asked = estimation.Split(choice.share, choice.seed, held, choice.test_fold)
-    if kept is not None and not kept.covers(asked):
+    if kept is not None and not covers(kept, asked):
         raise DataError(f"{name} kept other faces out of training than {recipe.name} does")
 
     def answer(faces: Sequence[AnonymizedFace]) -> NDArray[np.floating[Any]]:
@@ -483,9 +488,8 @@ def _translator(
         raise DataError(f"{recipe.teacher} knows age groups alone, and its pupil answers over years")
 
     def grouped(years: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
-        sums = np.stack([years[:, low : high + 1].sum(1) for low, high in AGE_GROUPS], 1) + _LEAST_BELIEF
-        shares: NDArray[np.floating[Any]] = sums / sums.sum(1, keepdims=True)
-        return shares
+        sums = _in_groups(torch.from_numpy(years)) + _LEAST_BELIEF
+        return (sums / sums.sum(1, keepdim=True)).numpy()
 
     return grouped
 

@@ -105,7 +105,7 @@ class Recipe(_Section):
         approaches: How often each approach is drawn; the shares are scaled to sum 1.
         vary: Training crops are mirrored, moved, lit and degraded at random.
         teacher: Name of an earlier run, or "model:NAME" for a key of `ageveil.estimation.MODELS`, whose
-            answers on bare faces are imitated.
+            answers on bare faces are imitated; a network over groups may hear one over years.
         licence: SPDX expression for the weights that come out.
         training_data: What the weights have seen, for the model's metadata: data sets with their licences.
         seed: Of everything random in training.

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ageveil.errors import DataError
+from ageveil.estimation import Split
 from ageveil.training.labels import LabelledImage
 
 Indices = NDArray[np.int64]
@@ -57,7 +58,7 @@ def split_validation(
     shares: dict[str, float] = {}
     for image in images:
         unit = _unit(image)
-        shares[unit] = max(shares.get(unit, 0), _share(image, share, hold_out))
+        shares[unit] = max(shares.get(unit, 0), _share(image.age, share, hold_out))
     chosen = {unit for unit, limit in shares.items() if _position(unit, seed) < limit}
     validating = np.array([_unit(image) in chosen for image in images], np.bool_)
     return _parts(validating, f"of {len(images)} pictures at a validation share of {share}")
@@ -80,6 +81,26 @@ def left_out(
         index for index, image in enumerate(images) if test_fold is not None and image.fold == test_fold
     ]
     return np.union1d(validating, np.array(testing, np.int64))
+
+
+def covers(kept: Split, asked: Split) -> bool:
+    """Whether every picture that one split leaves out is left out by another too, whatever the pictures are.
+
+    Draws with one seed put the pictures of a smaller share among those of a larger one.
+
+    Args:
+        kept: The split that is to leave out as much or more.
+        asked: The other.
+    """
+    # Shares change only where a span begins and behind its end; None stands for a label without an exact age.
+    ages = [None, *(age for low, high in (*kept.hold_out, *asked.hold_out) for age in (low, high + 1))]
+    return (
+        kept.seed == asked.seed
+        and asked.test_fold in (None, kept.test_fold)
+        and all(
+            _share(age, kept.share, kept.hold_out) >= _share(age, asked.share, asked.hold_out) for age in ages
+        )
+    )
 
 
 def folds_of(images: Iterable[LabelledImage]) -> tuple[int, ...]:
@@ -138,8 +159,7 @@ def _unit(image: LabelledImage) -> str:
     return f"file {name}.chip.jpg" if _UTKFACE_WHOLE.fullmatch(name) else f"file {name}"
 
 
-def _share(image: LabelledImage, share: float, hold_out: Mapping[tuple[int, int], float]) -> float:
-    age = image.age
+def _share(age: int | None, share: float, hold_out: Mapping[tuple[int, int], float]) -> float:
     held = [part for (low, high), part in hold_out.items() if age is not None and low <= age <= high]
     return max(held, default=share)
 
