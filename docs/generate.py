@@ -232,7 +232,7 @@ def paper_page() -> str:
     seeds = ROOT / "recipes" / "vgg16" / "seeds.json"
     if seeds.exists():
         record = json.loads(seeds.read_text("utf-8"))
-        told = f"trained as of commit {record['commit']}"
+        told = f"measured at commit {record['commit']}"
         lines += ["", f"Attention less baseline, points, mean of three seeds on the same faces, {told}:", ""]
         lines += ["| approach | exact | 1-off |", "|---|---|---|"]
         lines += [
