@@ -27,6 +27,20 @@ def test_the_crop_is_left_alone_and_its_form_kept(faces):
     np.testing.assert_array_equal(crop.pixels, before)
 
 
+def test_the_rest_is_mirrored_at_most(faces):
+    crop = faces.crop(0)
+    plain = crop.pixels, mirrored(crop.pixels, crop.landmarks)[0]
+    counts = [0, 0, 0]
+    for seed in range(200):
+        pixels = vary(crop, np.random.default_rng(seed), 0.25).pixels
+        same = [np.array_equal(pixels, known) for known in plain]
+        counts[same.index(True) if any(same) else 2] += 1
+    # 200 draws with chances of 3/8, 3/8 and 1/4: four standard deviations.
+    assert abs(counts[0] - 75) < 28
+    assert abs(counts[1] - 75) < 28
+    assert abs(counts[2] - 50) < 25
+
+
 def test_a_mirror_image_of_a_mirror_image_is_the_crop(faces):
     crop = faces.crop(0)
     once = mirrored(crop.pixels, crop.landmarks)

@@ -131,12 +131,12 @@ def test_padding_is_tensorflows_same(side, stride):
     np.testing.assert_allclose(made, expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["mobilenet", "efficientnet-lite0", "dlib-resnet"])
+@pytest.mark.parametrize("name", ["mobilenet", "mobilenet-placed", "efficientnet-lite0", "dlib-resnet"])
 def test_a_new_mask_input_is_silent_at_first(name):
     network = get_network(name).build(SIDES.get(name, 64)).eval()
     own = network.state_dict()
     first = next(key for key, value in own.items() if value.ndim == 4 and key != "mean")
-    prefix = "backbone." if name != "mobilenet" else ""
+    prefix = "" if name.startswith("mobilenet") else "backbone."
     state = {key.removeprefix(prefix): value for key, value in own.items() if key.startswith(prefix)}
     state[first.removeprefix(prefix)] = own[first][:, :3]
     network.load_state_dict(network.adapt(state), strict=False)
@@ -144,6 +144,28 @@ def test_a_new_mask_input_is_silent_at_first(name):
     with torch.inference_mode():
         torch.testing.assert_close(network(crops, mask), network(crops, ~mask), rtol=1e-4, atol=1e-5)
     assert network.state_dict()[first].shape[1] == 4
+
+
+def test_places_start_as_an_average_and_weigh_each_feature_by_itself():
+    plain = get_network("mobilenet").build(96).eval()
+    placed = get_network("mobilenet-placed").build(96).eval()
+    missing, unknown = placed.load_state_dict(plain.state_dict(), strict=False)
+    assert (missing, unknown) == (["places"], [])
+    inputs = crops_and_mask(2, 96)
+    with torch.inference_mode():
+        torch.testing.assert_close(placed(*inputs), plain(*inputs), rtol=1e-4, atol=1e-5)
+        placed.places.copy_(torch.rand_like(placed.places))
+        colours, mask = placed.resized(*inputs)
+        maps = placed.features(torch.cat([colours.flip(1) - placed.mean, mask * 128], 1))
+        seen = []
+        placed.hidden.register_forward_hook(lambda _module, given, _made: seen.append(given[0]))
+        placed(*inputs)
+    # Slowly, for one face and one feature.
+    expected = sum(
+        float(maps[1, 7, y, x]) * float(placed.places.detach()[7, y, x])
+        for y, x in np.ndindex(*maps.shape[2:])
+    )
+    assert float(seen[0][1, 7]) == pytest.approx(expected, rel=1e-4, abs=1e-5)
 
 
 def test_an_ensemble_answers_with_the_mean_probability():

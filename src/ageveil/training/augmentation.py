@@ -20,12 +20,13 @@ _ROTATION_DEGREES, _LOG_SCALE, _SHIFT, _LANDMARK_NOISE = 4.0, 0.045, 0.016, 0.00
 _LOG_GAMMA, _CONTRAST, _BRIGHTNESS, _WHITE_BALANCE = 0.15, 0.18, 14.0, 0.07
 
 
-def vary(crop: CanonicalCrop, rng: np.random.Generator) -> CanonicalCrop:
+def vary(crop: CanonicalCrop, rng: np.random.Generator, share: float = 1.0) -> CanonicalCrop:
     """Draw a variation of a crop: mirrored, moved, with other light, colours and sharpness.
 
     Args:
         crop: Side S, with five landmarks; it is not changed.
         rng: Draws all that is random; equal states give equal crops.
+        share: How often more is done than to mirror every second crop, 0 to 1.
 
     Returns:
         A crop of the same side with its landmarks moved along.
@@ -38,10 +39,11 @@ def vary(crop: CanonicalCrop, rng: np.random.Generator) -> CanonicalCrop:
     pixels, landmarks = crop.pixels, crop.landmarks
     if rng.random() < 0.5:
         pixels, landmarks = mirrored(pixels, landmarks)
-    pixels, landmarks = _moved(pixels, landmarks, rng)
-    pixels = _lit(pixels, rng)
-    pixels = _coloured(pixels, rng)
-    pixels = _degraded(pixels, rng)
+    if share == 1 or rng.random() < share:
+        pixels, landmarks = _moved(pixels, landmarks, rng)
+        pixels = _lit(pixels, rng)
+        pixels = _coloured(pixels, rng)
+        pixels = _degraded(pixels, rng)
     return CanonicalCrop(pixels, landmarks, crop.to_image, crop.outside)
 
 

@@ -85,11 +85,12 @@ class HiddenFaces:
     Args:
         pool: All faces.
         approaches: Share of each approach; they need not sum to 1.
-        varied: Vary the crops first.
+        varied: Share of the crops that are varied first, as `ageveil.training.augmentation.vary` says; 0
+            leaves all as they are.
         seed: Equal seeds give equal faces.
     """
 
-    def __init__(self, pool: FacePool, approaches: Mapping[str, float], *, varied: bool, seed: int) -> None:
+    def __init__(self, pool: FacePool, approaches: Mapping[str, float], *, varied: float, seed: int) -> None:
         shares = np.array(list(approaches.values()))
         self._pool, self._varied, self._seed = pool, varied, seed
         self._names, self._shares = list(approaches), shares / shares.sum()
@@ -101,7 +102,7 @@ class HiddenFaces:
         approach = self._names[rng.choice(len(self._names), p=self._shares)]
         crop = self._pool.crop(index)
         if self._varied:
-            moved = vary(crop, rng)
+            moved = vary(crop, rng, self._varied)
             try:
                 return moved, anonymize_repeatably(moved, approach, rng)
             except UnusableFaceError:
@@ -115,7 +116,7 @@ class TrainingFaces(Dataset[Item]):
     Items are asked for by (epoch, number of the face), as `EpochSampler` does. Arguments as `HiddenFaces`.
     """
 
-    def __init__(self, pool: FacePool, approaches: Mapping[str, float], *, varied: bool, seed: int) -> None:
+    def __init__(self, pool: FacePool, approaches: Mapping[str, float], *, varied: float, seed: int) -> None:
         self._faces = HiddenFaces(pool, approaches, varied=varied, seed=seed)
 
     def __getitem__(self, key: tuple[int, int]) -> Item:
@@ -136,7 +137,7 @@ class ValidationFaces(Dataset[Item]):
     def __init__(
         self, pool: FacePool, indices: NDArray[np.int64], approaches: Mapping[str, float], seed: int
     ) -> None:
-        self._faces = HiddenFaces(pool, approaches, varied=False, seed=seed)
+        self._faces = HiddenFaces(pool, approaches, varied=0, seed=seed)
         self._indices = indices
 
     def __len__(self) -> int:

@@ -76,9 +76,15 @@ class MobileNet(AgeNetwork):
     Shaped for the FaceRes weights: BGR in Caffe's convention, TensorFlow's padding, and a hidden layer of 256
     between the 1,024 pooled features and the years.
 
+    Args:
+        side: Side in pixels at which the network looks at a crop.
+        placed: Pool each feature with weights of its own over the places of a face, which start as an
+            average: in an aligned crop a place has a meaning.
+
     Source:
         Howard et al. 2017, "MobileNets"; Savchenko 2019, "Efficient facial representations for age, gender
-        and identity recognition in organizing photo albums using multi-output ConvNet".
+        and identity recognition in organizing photo albums using multi-output ConvNet". Places: Chen et al.
+        2018, "MobileFaceNets", global depthwise convolution.
     """
 
     resolution: Resolution = "year"
@@ -94,8 +100,9 @@ class MobileNet(AgeNetwork):
         (1024, 2),
         (1024, 1),
     )
+    _STRIDE = 32
 
-    def __init__(self, side: int = 160) -> None:
+    def __init__(self, side: int = 160, *, placed: bool = False) -> None:
         super().__init__(side)
         layers: list[nn.Module] = [SameConv2d(4, 32, 3, 2, bias=True), nn.ReLU6()]
         channels = 32
@@ -104,6 +111,9 @@ class MobileNet(AgeNetwork):
             layers += [nn.Conv2d(channels, width, 1), nn.ReLU6()]
             channels = width
         self.features = nn.Sequential(*layers)
+        across = math.ceil(side / self._STRIDE)
+        average = torch.full((channels, across, across), 1 / across**2)
+        self.places = nn.Parameter(average) if placed else None
         self.dropout = nn.Dropout(0.2)
         self.hidden = nn.Linear(channels, 256)
         self.years = nn.Linear(256, YEARS)
@@ -117,7 +127,8 @@ class MobileNet(AgeNetwork):
         """What the years are read from, shape (N, 256); arguments as `AgeNetwork.resized`."""
         colours, mask = self.resized(crops, eye_mask)
         inputs = torch.cat([colours.flip(1) - self.mean, mask * _MASK_LEVEL], 1)
-        pooled = self.features(inputs.contiguous(memory_format=torch.channels_last)).mean((2, 3))
+        maps = self.features(inputs.contiguous(memory_format=torch.channels_last))
+        pooled = maps.mean((2, 3)) if self.places is None else (maps * self.places).sum((2, 3))
         return functional.relu(self.hidden(self.dropout(pooled)))
 
     def forward(self, crops: Tensor, eye_mask: Tensor) -> Tensor:
@@ -503,6 +514,7 @@ NETWORKS: Mapping[str, Network] = MappingProxyType(
         "vgg16": Network(Vgg16, "group", 224, _VGG16_WEIGHTS),
         "vgg16-attention": Network(lambda side: Vgg16(side, attention=True), "group", 224, _VGG16_WEIGHTS),
         "mobilenet": Network(MobileNet, "year", 160, ("faceres",)),
+        "mobilenet-placed": Network(lambda side: MobileNet(side, placed=True), "year", 160, ("faceres",)),
         "veil": Network(Veil, "year", 160, ()),
         "cells": Network(Cells, "year", 8, ()),
         "efficientnet-lite0": Network(EfficientNet, "year", 160, ("efficientnet-lite0",)),

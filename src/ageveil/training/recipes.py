@@ -103,7 +103,8 @@ class Recipe(_Section):
             "random".
         data: Names of prepared folders.
         approaches: How often each approach is drawn; the shares are scaled to sum 1.
-        vary: Training crops are mirrored, moved, lit and degraded at random.
+        vary: Share of the training crops that are moved, lit and degraded at random, 0 to 1. Unless it is 0,
+            every second crop is mirrored.
         teacher: Name of an earlier run, or "model:NAME" for a key of `ageveil.estimation.MODELS`, whose
             answers on bare faces are imitated; a network over groups may hear one over years.
         licence: SPDX expression for the weights that come out.
@@ -117,7 +118,7 @@ class Recipe(_Section):
     initial: str = "random"
     data: tuple[str, ...] = Field(min_length=1)
     approaches: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=lambda: {"original": 1.0})
-    vary: bool = True
+    vary: float = Field(default=1.0, ge=0, le=1)
     teacher: str | None = None
     licence: str
     training_data: tuple[str, ...] = Field(min_length=1)
