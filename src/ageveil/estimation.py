@@ -150,7 +150,7 @@ def _research(
 MODELS: Mapping[str, Estimator] = MappingProxyType(
     {
         "ageveil": _research(
-            "ageveil", "4", "year", "f299da81c1caaf0a88d62766426e5dd1d0b13296889815a4daa0c23d6e427c07"
+            "ageveil", "5", "year", "ff484dbeef72979d82e77c93e266e4b54ba105eee25e52dccb3cb6da721e111f"
         ),
         "ageveil-open": _permissive(
             "ageveil-open", "1", "b467a1e41af23f19adbb51cc883dde5d6717496c196ca90ccffdfaeb3adf8fcd"
