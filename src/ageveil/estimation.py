@@ -150,7 +150,7 @@ def _research(
 MODELS: Mapping[str, Estimator] = MappingProxyType(
     {
         "ageveil": _research(
-            "ageveil", "5", "year", "ff484dbeef72979d82e77c93e266e4b54ba105eee25e52dccb3cb6da721e111f"
+            "ageveil", "6", "year", "8202b8e127d702fade9710304b2c7b404073ce982891f21408cae4975536c655"
         ),
         "ageveil-open": _permissive(
             "ageveil-open", "1", "b467a1e41af23f19adbb51cc883dde5d6717496c196ca90ccffdfaeb3adf8fcd"

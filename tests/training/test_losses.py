@@ -11,6 +11,7 @@ from torch.nn import functional
 from ageveil.training.losses import (
     bounded,
     divergence,
+    expectation_error,
     group_likelihood,
     interval_likelihood,
     label_distribution,
@@ -127,6 +128,18 @@ def test_the_ranked_score_against_a_slow_loop(logits):
         for row, a, b in zip(probabilities(logits), low.tolist(), high.tolist(), strict=True)
     ]
     np.testing.assert_allclose(ranked_probability_score(logits, low, high), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_expected_age_errs_by_its_distance_from_the_label(logits):
+    means = [sum(year * p for year, p in enumerate(row)) for row in probabilities(logits)]
+    ages = [math.floor(mean) for mean in means]
+    low = torch.tensor([ages[0] - 8, ages[1] + 6, ages[2] - 9, ages[3] + 5, ages[4]])
+    high = torch.tensor([ages[0] + 8, ages[1] + 9, ages[2] - 4, ages[3] + 5, ages[4]])
+    wrong = [0, low[1] - means[1], means[2] - high[2], low[3] - means[3], means[4] - high[4]]
+    np.testing.assert_allclose(expectation_error(logits, low, high), np.array(wrong, float), atol=1e-3)
+    both = year_loss(logits, low, high, ranked=0.1, expected=0.5)
+    alone = year_loss(logits, low, high, ranked=0.1)
+    np.testing.assert_allclose(both - alone, 0.5 * np.array(wrong, float), atol=1e-3)
 
 
 @pytest.mark.parametrize("distance", [0, 1, 7])

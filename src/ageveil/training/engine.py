@@ -161,7 +161,14 @@ class _Engine(pl.LightningModule):
         low, high = self._low[index].to(logits.device), self._high[index].to(logits.device)
         if self.network.resolution == "year":
             choice = self._recipe.loss
-            return losses.year_loss(logits, low, high, ranked=choice.ranked, grouped=choice.grouped)
+            return losses.year_loss(
+                logits,
+                low,
+                high,
+                ranked=choice.ranked,
+                grouped=choice.grouped,
+                expected=choice.expected,
+            )
         return torch.nn.functional.cross_entropy(
             logits.float(),
             _GROUP_OF_YEAR.to(logits.device)[low],

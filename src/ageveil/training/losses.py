@@ -130,11 +130,42 @@ def group_likelihood(logits: Tensor, low: Tensor, high: Tensor) -> Tensor:
     return torch.where(holds.any(1), groups.logsumexp(1) - true, 0.0)
 
 
-def year_loss(logits: Tensor, low: Tensor, high: Tensor, *, ranked: float, grouped: float = 0.0) -> Tensor:
+def expectation_error(logits: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """Years between the expected age and the label: 0 where an interval holds the expected age.
+
+    The expected age is what is reported as one number. A label distribution asks for the right years, and of
+    a doubt that is skewed it does not ask that the mean be near.
+
+    Args:
+        logits: Over the years 0..100, shape (N, 101).
+        low: Shape (N,), integers in 0..100.
+        high: Shape (N,), included.
+
+    Returns:
+        Shape (N,), 0 or more.
+
+    Source:
+        Gao et al. 2018, "Age estimation using expectation of label distribution learning".
+    """
+    years = torch.arange(logits.shape[1], device=logits.device, dtype=torch.float32)
+    expected = torch.softmax(logits.float(), 1) @ years
+    return (low - expected).clamp(min=0) + (expected - high).clamp(min=0)
+
+
+def year_loss(
+    logits: Tensor,
+    low: Tensor,
+    high: Tensor,
+    *,
+    ranked: float,
+    grouped: float = 0.0,
+    expected: float = 0.0,
+) -> Tensor:
     """The loss of a network over years.
 
     Divergence from the label distribution where the age is exact, interval likelihood where it is not, and
-    shares of the ranked probability score and of the group's likelihood for both.
+    shares of the ranked probability score, of the group's likelihood and of the expected age's error for
+    both.
 
     Args:
         logits: Shape (N, 101).
@@ -142,6 +173,7 @@ def year_loss(logits: Tensor, low: Tensor, high: Tensor, *, ranked: float, group
         high: Shape (N,), included.
         ranked: Weight of the ranked probability score.
         grouped: Weight of the group's likelihood.
+        expected: Weight of the expected age's error.
 
     Returns:
         Shape (N,).
@@ -150,4 +182,6 @@ def year_loss(logits: Tensor, low: Tensor, high: Tensor, *, ranked: float, group
     fit = torch.where(low == high, exact, interval_likelihood(logits, low, high))
     if grouped:
         fit = fit + grouped * group_likelihood(logits, low, high)
+    if expected:
+        fit = fit + expected * expectation_error(logits, low, high)
     return fit + ranked * ranked_probability_score(logits, low, high)

@@ -78,6 +78,7 @@ class Loss(_Section):
     Attributes:
         ranked: Weight of the ranked probability score beside the likelihood.
         grouped: Weight of the true age group's likelihood beside that of the year, for networks over years.
+        expected: Weight of the expected age's error in years, for networks over years.
         distillation: Share of the loss that asks to answer as the teacher does on the bare face.
         bounded: Where a label is an interval, hear of the teacher only how likely each year in it is.
         smoothing: Of group labels, for networks over groups.
@@ -86,6 +87,7 @@ class Loss(_Section):
 
     ranked: float = Field(default=0.1, ge=0)
     grouped: float = Field(default=0.0, ge=0)
+    expected: float = Field(default=0.0, ge=0)
     distillation: float = Field(default=0.0, ge=0, lt=1)
     bounded: bool = False
     smoothing: float = Field(default=0.0, ge=0, lt=1)
