@@ -26,6 +26,7 @@ from ageveil import boards, errors
 from ageveil.cli.app import app
 from ageveil.service.app import openapi_document
 from ageveil.service.settings import Settings
+from ageveil.types import AGE_GROUP_NAMES
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -125,10 +126,13 @@ def readme_page() -> str:
     """README.md with its table of approaches made from the default model's report."""
     report, audit = _report(_DEFAULT), _audit()
     records = {record["approach"]: record for record in report["records"] if record["model"] == _DEFAULT}
+    (guess,) = (row for row in report["table_1"] if row["kind"] == "majority")
     lines = [
-        f"The age columns are of the default model on UTKFace's test part: {report['faces']:,} faces in the",
-        f"eight groups, {report['faces_all']:,} of any age for the error ([intervals](docs/models.md)).",
-        f"Named: by the strongest attacker, of {audit['people']} people, from one picture.",
+        "The age columns are of the default model on the test part of UTKFace, faces from the web with ages:",
+        f"{report['faces']:,} in the paper's eight groups ({', '.join(AGE_GROUP_NAMES)}), the commonest",
+        f"of which holds {guess['exact']['value']:.1f} %, and {report['faces_all']:,} of any age for the error",
+        "([intervals](docs/models.md)). Named: by the strongest attacker, "
+        f"of {audit['people']} people, from one picture.",
         "",
         "| approach | named by software, % | age group exact, % | within one group, % | mean error, years |",
         "|---|---|---|---|---|",
@@ -263,16 +267,19 @@ def _paper_row(row: dict[str, Any], name: str) -> str:
 def _accuracy_table(recipe: str, name: str) -> list[str]:
     """How well a model does behind each approach."""
     report = _report(recipe)
+    records = [record for record in report["records"] if record["model"] == name]
+    (chosen,) = {record["minors"]["threshold_from"] for record in records if record["minors"]}
+    whose = {"validation faces": "the validation faces", "the reported faces": "these very faces"}[chosen]
     lines = [
         f"{report['faces']:,} faces of {report['dataset']} with an age in a group, {report['faces_all']:,}",
         f"of any age, {sum(report['left_out'].values())} left out; 95 % intervals. Minors: share of those",
-        "aged 13 to 17 judged 18 or over at the threshold where 90 % of those aged 25 and over pass.",
+        f"aged 13 to 17 judged 18 or over at the threshold where 90 % of {whose} aged 25 and over pass.",
         "",
         "| approach | exact, % | 1-off, % | kept of exact / 1-off, % | macro-averaged, % | mean error, years "
         "| minors, % |",
         "|---|---|---|---|---|---|---|",
     ]
-    for record in (record for record in report["records"] if record["model"] == name):
+    for record in records:
         kept = record["kept"]
         share = f"{kept['exact']['value']:.1f} / {kept['one_off']['value']:.1f}" if kept else ""
         minors = record["minors"] and record["minors"]["13-17"]

@@ -339,6 +339,13 @@ def test_a_folder_that_is_no_run(tmp_path):
         load_run(tmp_path)
 
 
+@pytest.mark.parametrize("text", ["{", '{"name": "smoke", "colour": 1}', "\udcff"])
+def test_a_run_whose_recipe_cannot_be_read_is_told_from_no_run(tmp_path, text):
+    (tmp_path / "recipe.json").write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(DataError, match=r"recipe\.json in .* is damaged, or says something"):
+        load_run(tmp_path)
+
+
 def test_weights_of_another_architecture_are_refused(run, tmp_path):
     (tmp_path / "recipe.json").write_bytes((run.folder / "recipe.json").read_bytes())
     safetensors.torch.save_file({"features.0.weight": torch.zeros(1)}, tmp_path / "weights.safetensors")

@@ -15,7 +15,10 @@ export interface Signals {
   readonly virtual_camera: boolean | null;
 }
 
-/** Put the signals of a try together; of several frames the most suspicious value counts. */
+/**
+ * Put the signals of a try together; of several frames the most suspicious value counts. Numbers are rounded to tenths,
+ * since they are read off the bare face and more digits would tell one face from another.
+ */
 export function collectSignals(
   faces: readonly FoundFace[],
   motion: number | null,
@@ -25,7 +28,7 @@ export function collectSignals(
   return {
     antispoof: least(faces.map((face) => face.antispoof)),
     liveness: least(faces.map((face) => face.liveness)),
-    motion,
+    motion: motion === null ? null : tenths(motion),
     challenge,
     virtual_camera: isVirtualCamera(cameraLabel),
   };
@@ -33,7 +36,11 @@ export function collectSignals(
 
 function least(values: readonly (number | null)[]): number | null {
   const known = values.filter((value) => value !== null);
-  return known.length === 0 ? null : Math.min(1, Math.max(0, Math.min(...known)));
+  return known.length === 0 ? null : tenths(Math.min(1, Math.max(0, Math.min(...known))));
+}
+
+function tenths(value: number): number {
+  return Math.round(10 * value) / 10;
 }
 
 /** Every fourth pixel of every fourth row is looked at. */

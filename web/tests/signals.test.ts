@@ -55,6 +55,10 @@ describe("collectSignals", () => {
       antispoof: 0.4, liveness: 0.8, motion: 0.5, challenge: "passed", virtual_camera: false,
     });
   });
+  it("tells tenths, never less: more digits would tell faces apart", () => {
+    const faces = [face({ antispoof: 0.8149, liveness: 0.05 })];
+    expect(collectSignals(faces, 0.3333, "passed", "")).toMatchObject({ antispoof: 0.8, liveness: 0.1, motion: 0.3 });
+  });
   it("says null where nothing is known", () => {
     expect(collectSignals([face({})], null, "not_asked", "")).toEqual({
       antispoof: null, liveness: null, motion: null, challenge: "not_asked", virtual_camera: null,

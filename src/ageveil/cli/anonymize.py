@@ -24,7 +24,9 @@ def anonymize(
     approach: options.Approach = "mosaic",
     key_file: Annotated[
         Path | None,
-        typer.Option(help="Key of a cipher; without one a fresh key is thrown away and nobody can undo it."),
+        typer.Option(
+            help="Key of a cipher; without one a fresh key is thrown away, and only an attack undoes it."
+        ),
     ] = None,
     new_key_file: Annotated[
         Path | None,

@@ -375,13 +375,17 @@ def load_run(folder: Path) -> tuple[AgeNetwork, Recipe]:
     """The network of a finished run, ready to be used, and its recipe.
 
     Raises:
-        DataError: The run is missing or not finished.
+        DataError: The run is missing or not finished, or its recipe cannot be read.
         ModelError: Its weights are damaged or of another architecture.
     """
     try:
         recipe = Recipe.model_validate_json((folder / RECIPE_FILE).read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise DataError(f"{folder} holds no run: expected {RECIPE_FILE} in it") from error
+    except ValueError as error:
+        raise DataError(
+            f"{RECIPE_FILE} in {folder} is damaged, or says something that this version does not know"
+        ) from error
     if not (folder / WEIGHTS_FILE).is_file():
         raise DataError(f"the run in {folder} is not finished: expected {WEIGHTS_FILE} in it")
     network = get_network(recipe.network).build(recipe.pixels)
