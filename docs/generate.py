@@ -130,8 +130,8 @@ def readme_page() -> str:
     lines = [
         "The age columns are of the default model on the test part of UTKFace, faces from the web with ages:",
         f"{report['faces']:,} in the paper's eight groups ({', '.join(AGE_GROUP_NAMES)}), the commonest",
-        f"of which holds {guess['exact']['value']:.1f} %, and {report['faces_all']:,} of any age for the error",
-        "([intervals](docs/models.md)). Named: by the strongest attacker, "
+        f"of which holds {guess['exact']['value']:.1f} %, and {report['faces_all']:,} of any age for the",
+        "error ([intervals](docs/models.md)). Named: by the strongest attacker, "
         f"of {audit['people']} people, from one picture.",
         "",
         "| approach | named by software, % | age group exact, % | within one group, % | mean error, years |",

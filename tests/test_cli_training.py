@@ -384,9 +384,11 @@ def test_a_recipe_is_not_judged_on_the_faces_that_train_it(run, table, small_rec
         pytest.importorskip(module, reason=f"left out: the extra {extra} is not installed")
     prepared = tmp_path / "prepared"
     assert run("prepare", f"csv:{table}", "--out", prepared / "adience", "--quiet").code == 0
-    words = ["reproduce", "--data", f"prepared:{prepared / 'adience'}", "--prepared", prepared]
-    words += ["--runs", tmp_path / "runs", "--baseline", small_recipe, "--out", tmp_path / "report"]
-    check_one_line(run(*words), 13, "would be judged on the faces that train it: they state no folds")
+    # Neither the crops nor the pictures that they were cut from.
+    for data in (f"prepared:{prepared / 'adience'}", f"csv:{table}"):
+        words = ["reproduce", "--data", data, "--prepared", prepared]
+        words += ["--runs", tmp_path / "runs", "--baseline", small_recipe, "--out", tmp_path / "report"]
+        check_one_line(run(*words), 13, "would be judged on the faces that train it: they state no folds")
     words += ["--licence", "permissive"]
     small_recipe.write_text(small_recipe.read_text().replace("CC0-1.0", "LicenseRef-mine"))
     check_one_line(run(*words), 2, "come under LicenseRef-mine, which is not permissive")

@@ -5,6 +5,7 @@ import importlib.util
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -194,6 +195,9 @@ def test_a_model_is_loaded_once_for_each_number_of_threads(package):
     assert open_session(weights) is open_session(weights)
     assert open_session(weights, 1) is open_session(weights, 1)
     assert open_session(weights, 1) is not open_session(weights, 2)
+    # However it is asked for, and whatever is known of its licence.
+    other = open_session(replace(weights, licence="another"))
+    assert open_session(weights) is open_session(weights, 0) is open_session(weights, threads=0) is other
 
 
 def test_damaged_weights_are_never_opened(package):

@@ -10,7 +10,7 @@ import hashlib
 import importlib.util
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -175,11 +175,16 @@ class Session:
         return outputs
 
 
-@functools.cache
 def open_session(weights: Weights, threads: int = 0) -> Session:
     """Locate, check and load a model once; later calls return the same session.
 
     Raises:
         ModelError: As `locate` and `Session`.
     """
+    # A cache tells apart how it is called, and a licence does not make another session.
+    return _opened(replace(weights, licence=""), threads)
+
+
+@functools.cache
+def _opened(weights: Weights, threads: int) -> Session:
     return Session(locate(weights), threads=threads)

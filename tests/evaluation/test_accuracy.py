@@ -321,6 +321,37 @@ def test_a_part_without_a_grouped_age_has_no_accuracy():
     assert (row.exact, row.one_off, row.faces, row.mae_years.value) == (None, None, 0, 5)
 
 
+def of_people(*shares):
+    """Estimates of 12 pictures of each person, of which a share is taken for the right group."""
+    labels = [(30, 30, "male")] * (12 * len(shares))
+    years = [30 if n < 12 * share else 70 for share in shares for n in range(12)]
+    estimates = made_up(labels, years)
+    images = tuple(replace(image, identity=f"p{n // 12}") for n, image in enumerate(estimates.images))
+    return replace(estimates, images=images)
+
+
+def test_pictures_of_one_person_are_no_independent_faces():
+    (row,) = accuracy.score_by(of_people(*[0, 1] * 30), "gender")
+    # Sixty people, half of them judged rightly each time: the binomial's standard deviation is 6.5 points.
+    assert row.exact.value == 50
+    assert (row.exact.low, row.exact.high) == pytest.approx((50 - 12.65, 50 + 12.65), abs=2.5)
+    report = accuracy.score(of_people(*[0, 1] * 30))
+    recall, faces = report.recall["25-32"]
+    assert (recall, faces) == (row.exact, 720)
+
+
+@pytest.mark.parametrize(("share", "hits"), [(0, 0), (1, 10)])
+def test_people_who_are_all_alike_leave_doubt(share, hits):
+    (row,) = accuracy.score_by(of_people(*[share] * 10), "gender", resamples=20)
+    reference = binomtest(hits, 10).proportion_ci(method="exact")
+    assert (row.exact.low, row.exact.high) == pytest.approx((100 * reference.low, 100 * reference.high))
+
+
+def test_one_person_who_is_half_right_tells_nothing():
+    (row,) = accuracy.score_by(of_people(0.5), "gender", resamples=20)
+    assert (row.exact.value, row.exact.low, row.exact.high) == (50, 0, 100)
+
+
 def test_other_parts_are_refused():
     with pytest.raises(ValueError, match="choose one of gender, race, group"):
         accuracy.score_by(made_up([(30, 30, None)], [30]), "path")

@@ -85,6 +85,19 @@ def test_minors_are_judged_at_the_threshold_of_the_adults(built):
     assert (found["13-17"]["judged_over"], found["13-17"]["faces"], found["15-17"]["faces"]) == (0, 3, 2)
 
 
+def test_what_few_people_keep_is_not_stated(built):
+    # A hundred faces of four people, of whom one is judged rightly: a draw of people may hold no hit at all.
+    info = estimation.get_model("dlib-age").info
+    images = tuple(LabelledImage(Path("x.jpg"), 28, 28, identity=f"p{n // 25}") for n in range(100))
+
+    def said(approach):
+        years = [28 if n < 25 else 70 for n in range(100)]
+        rows = [AgeDistribution.from_years(np.eye(101)[y], approach=approach, model=info) for y in years]
+        return accuracy.Estimates("utkface", images, tuple(rows), approach, "dlib-age", 100, {})
+
+    assert report.kept(said("mask"), said("original"), 0, 200) is None
+
+
 def test_a_perfect_model_is_calibrated(built):
     second = next(item for item in built["records"] if item["model"] == "second")
     assert [item["ece"] for item in second["calibration"].values()] == [0, 0, 0, 0]
@@ -95,9 +108,9 @@ def test_the_report_as_text(built):
     text = report.as_text(built)
     assert json.loads(text) == built
     assert set(built) == {
-        "report_version", "dataset", "seed", "resamples", "faces", "faces_all", "faces_before", "left_out",
-        "left_out_share", "comparable", "bins", "label_mix", "models", "records", "table_1", "table_2",
-        "differences", "qualitative", "run",
+        "report_version", "dataset", "seed", "resamples", "drawn", "faces", "faces_all", "faces_before",
+        "left_out", "left_out_share", "comparable", "bins", "label_mix", "models", "records", "table_1",
+        "table_2", "differences", "qualitative", "run",
     }  # fmt: skip
     assert (built["faces"], built["faces_all"], built["comparable"]) == (11, 12, False)
 

@@ -1,8 +1,13 @@
 """Varying crops: what moves together stays together."""
 
+import io
+
+import cv2
 import numpy as np
+import PIL.Image
 import pytest
 
+from ageveil.training import augmentation
 from ageveil.training.augmentation import mirrored, vary
 from ageveil.types import CanonicalCrop
 
@@ -25,6 +30,26 @@ def test_the_crop_is_left_alone_and_its_form_kept(faces):
         assert varied.pixels.dtype == np.uint8
         assert varied.landmarks.shape == (5, 2)
     np.testing.assert_array_equal(crop.pixels, before)
+
+
+def test_compression_is_that_of_a_jpeg_in_its_own_colours(monkeypatch):
+    rng = np.random.default_rng(0)
+    pixels = cv2.resize(
+        rng.integers(0, 256, (28, 28, 3), np.uint8), (224, 224), interpolation=cv2.INTER_CUBIC
+    )
+    seed = next(n for n in range(99) if 0.25 < np.random.default_rng(n).random() < 0.3)
+    degraded = augmentation._degraded(pixels, np.random.default_rng(seed))
+    draws = np.random.default_rng(seed)
+    draws.random()
+    file = io.BytesIO()
+    PIL.Image.fromarray(pixels).save(file, "JPEG", quality=int(draws.integers(35, 90)))
+    ours, theirs = (
+        np.square(other.astype(float) - pixels).mean((0, 1))
+        for other in (degraded, np.asarray(PIL.Image.open(file)))
+    )
+    # Two encoders round unlike, but lose alike in each colour: more of blue than of red.
+    np.testing.assert_allclose(ours, theirs, rtol=0.02)
+    assert theirs[2] > 1.05 * theirs[0]
 
 
 def test_the_rest_is_mirrored_at_most(faces):

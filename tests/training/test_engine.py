@@ -1,6 +1,7 @@
 """Training end to end on prepared faces: it resumes to the same weights, and refuses what does not fit."""
 
 import json
+import math
 import re
 import shutil
 import signal
@@ -132,6 +133,78 @@ def test_a_run_stopped_after_an_epoch_goes_on_to_the_same_weights(run, prepared,
     resumed = train(load_recipe(SMOKE), prepared=prepared, runs=tmp_path, hardware=hardware, progress=False)
     for name, tensor in weights_of(run.folder).items():
         assert torch.equal(weights_of(resumed.folder)[name], tensor), name
+
+
+@pytest.fixture
+def judged(smoke, prepared, tmp_path, monkeypatch):
+    """Trains the smoke recipe, its epochs being judged by the losses that are given; None fails."""
+
+    def trained(losses, *, runs=tmp_path, patience=2):
+        def judge(self, batch, _):
+            if (loss := losses[self.current_epoch]) is None:
+                raise RuntimeError("the power failed")
+            self._see("loss", torch.full((len(batch[0]),), loss))
+
+        monkeypatch.setattr(engine._Engine, "validation_step", judge)
+        choice = smoke.optimization.model_copy(update={"epochs": len(losses), "patience": patience})
+        recipe = smoke.model_copy(update={"optimization": choice})
+        return train(recipe, prepared=prepared, runs=runs, hardware=HERE, progress=False)
+
+    return trained
+
+
+def test_a_run_that_stopped_early_stays_stopped(judged):
+    first = judged([1.0, 2.0, 3.0, 0.5])
+    kept = weights_of(first.folder)
+    assert (first.epochs, first.best_loss) == (3, 1.0)
+    again = judged([1.0, 2.0, 3.0, 0.5])
+    assert (again.epochs, again.best_loss) == (3, 1.0)
+    for name, tensor in kept.items():
+        assert torch.equal(weights_of(again.folder)[name], tensor), name
+
+
+def test_a_run_that_was_moved_knows_its_best_epoch(judged, tmp_path):
+    with pytest.raises(RuntimeError, match="the power failed"):
+        judged([2.0, 1.0, None])
+    (tmp_path / "smoke").rename(tmp_path / "elsewhere")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "elsewhere").rename(tmp_path / "other" / "smoke")
+    moved = judged([2.0, 1.0, 3.0], runs=tmp_path / "other")
+    assert (moved.epochs, moved.best_loss) == (3, 1.0)
+    best = torch.load(moved.folder / "best.ckpt", map_location="cpu", weights_only=True)
+    assert best["epoch"] == 1
+    name = "features.0.weight"
+    assert torch.equal(weights_of(moved.folder)[name], best["state_dict"][f"network.{name}"])
+
+
+def test_a_run_that_diverges_is_not_finished(judged, tmp_path):
+    with pytest.raises(ModelError, match="training diverged: no epoch of smoke has a finite"):
+        judged([math.nan, 1.0])
+    with pytest.raises(DataError, match="not finished"):
+        load_run(tmp_path / "smoke")
+
+
+def test_the_loss_of_a_batch_is_the_weighted_mean_over_all_processes(smoke, faces, monkeypatch):
+    pool = FacePool.of([faces])
+    emphasis = ((0, 20, 3.0),)
+    recipe = smoke.model_copy(update={"loss": smoke.loss.model_copy(update={"emphasis": emphasis})})
+    network, _ = engine.build(recipe, runs=Path(), weights=None)
+    logits = torch.randn(6, 101, generator=torch.Generator().manual_seed(0))
+    network.forward = lambda crops, _: logits[crops[:, 0].long()]
+    learner = engine._Engine(network, recipe, pool, 1, (), None)
+    learner.log = lambda *_, **__: None
+    weights = torch.from_numpy(engine._emphasis(pool, recipe))
+    parts = [torch.tensor([0, 1, 2, 3]), torch.tensor([22, 23])]  # young and old: unlike weights
+
+    def lost(faces, at):
+        return learner.training_step([torch.arange(at, at + len(faces))[:, None], torch.zeros(1), faces], 0)
+
+    monkeypatch.setattr(learner, "all_gather", lambda total: total)
+    whole = lost(torch.cat(parts), 0)
+    sums = torch.stack([weights[part].sum() for part in parts])
+    monkeypatch.setattr(learner, "all_gather", lambda _: sums)
+    each = [lost(part, at) for part, at in zip(parts, (0, 4), strict=True)]
+    assert float(sum(each) / 2) == pytest.approx(float(whole), rel=1e-6)
 
 
 def test_a_full_disk_is_an_output_error_and_the_run_goes_on_later(prepared, tmp_path):
@@ -312,6 +385,18 @@ def test_a_pupil_starts_from_its_teacher_and_imitates_it(run, smoke, prepared):
     taught = answers.sum(1) > 0
     assert taught.sum() == pupil.training_faces
     np.testing.assert_allclose(answers[taught].sum(1), 1, atol=0.01)
+
+
+def test_a_teacher_that_changed_since_the_run_began_is_refused(run, smoke, prepared, tmp_path):
+    shutil.copytree(run.folder, tmp_path / "smoke")
+    loss = smoke.loss.model_copy(update={"distillation": 0.5})
+    pupil = smoke.model_copy(update={"name": "pupil", "teacher": "smoke", "loss": loss})
+    how = {"prepared": prepared, "runs": tmp_path, "hardware": HERE, "progress": False}
+    train(pupil, **how)
+    weights = {name: 2 * tensor for name, tensor in weights_of(tmp_path / "smoke").items()}
+    safetensors.torch.save_file(weights, tmp_path / "smoke" / engine.WEIGHTS_FILE)
+    with pytest.raises(DataError, match="begun with another teacher"):
+        train(pupil, **how)
 
 
 # What is refused --------------------------------------------------------------------------------------------

@@ -59,7 +59,21 @@ def test_the_file_answers_as_the_network_does(exported, network, sample):
     assert session.outputs == ("probabilities", "response")
     probabilities, maps = session.run(crops=sample[0], eye_mask=sample[1])
     np.testing.assert_allclose(probabilities, torch.softmax(logits, 1), atol=0.01)
-    assert maps.shape == response.shape
+    np.testing.assert_allclose(maps, response, atol=0.02 * float(response.abs().max()))
+
+
+def test_response_maps_that_differ_are_not_written(network, sample, tmp_path, monkeypatch):
+    real, calls = Vgg16.with_response, []
+
+    def other(self, crops, masks):
+        logits, response = real(self, crops, masks)
+        calls.append(crops.shape)
+        return logits, response.flip(3) if len(calls) == 1 else response  # the graph is made after the first
+
+    monkeypatch.setattr(Vgg16, "with_response", other)
+    with pytest.raises(ModelError, match="PyTorch and ONNX Runtime differ"):
+        export(network, tmp_path / "x.onnx", metadata={}, sample=sample)
+    assert not (tmp_path / "x.onnx").exists()
 
 
 def test_batches_and_sides_are_free(exported):

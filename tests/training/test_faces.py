@@ -1,6 +1,8 @@
 """What training is fed: repeatable, of the right share, split over processes."""
 
 from collections import Counter
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -28,6 +30,21 @@ def test_faces_of_several_folders_are_numbered_through(pool, faces):
     assert pool.usable.all()
     with pytest.raises(IndexError):
         pool.crop(len(pool))
+
+
+def test_the_digest_tells_apart_names_ages_and_crops(faces):
+    def digest(**changes):
+        return FacePool.of([replace(faces, **changes)]).digest()
+
+    images = list(faces.images)
+    assert digest() == FacePool.of([faces]).digest()
+    others = [
+        digest(to_image=faces.to_image + 1),
+        digest(images=(replace(images[0], age_low=images[0].age_low + 1, age_high=99), *images[1:])),
+        digest(images=(replace(images[0], path=Path("other.png")), *images[1:])),
+        digest(images=(images[1], images[0], *images[2:])),
+    ]
+    assert len({digest(), *others}) == 5
 
 
 def test_no_folder_is_an_error():

@@ -1,5 +1,6 @@
 """Prepared faces are those of the pipeline, a stopped run goes on, and a folder is never mixed up."""
 
+import errno
 import json
 import os
 import pickle
@@ -399,6 +400,15 @@ def test_a_damaged_head_is_an_error(copy, content, says):
 def test_a_damaged_description_is_an_error(copy, change):
     edit(copy / "shard-00000.json", **change)
     with pytest.raises(DataError, match=r"shard-00000\.npy' .* do not read as written: delete both"):
+        load_prepared(copy)
+
+
+def test_crops_that_cannot_be_opened_now_are_not_called_damaged(copy, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(np.lib.format, "open_memmap", full)
+    with pytest.raises(DataError, match=r"cannot read prepared faces: .*00000\.npy': Too many open files"):
         load_prepared(copy)
 
 

@@ -56,6 +56,13 @@ def test_the_digest_tells_recipes_apart(tmp_path):
         ('[optimization]\nprecision = "8-bit"\n', "optimization.precision"),
         ("[validation]\nshare = 1.0\n", "validation.share"),
         ("[validation]\nhold_out = [[13, 17]]\n", "validation.hold_out"),
+        ("[validation]\nhold_out = [[17, 13, 0.5]]\n", "a span runs from its youngest age to its oldest"),
+        ("[validation]\nhold_out = [[13, 17, 1.5]]\n", "validation.hold_out"),
+        ("[validation]\nhold_out = [[13, 117, 0.5]]\n", "validation.hold_out"),
+        ("[loss]\nemphasis = [[17, 13, 2]]\n", "a span runs from its youngest age to its oldest"),
+        ("[loss]\nemphasis = [[13, 17, 0]]\n", "loss.emphasis"),
+        ("[loss]\nemphasis = [[13, 17, nan]]\n", "loss.emphasis"),
+        ("[optimization]\nlearning_rate = inf\n", "optimization.learning_rate"),
         ("[", "no TOML"),
     ],
 )

@@ -173,6 +173,23 @@ def test_what_a_run_left_out_are_its_validation_faces_and_its_fold():
     assert left_out(images, share=0.2, seed=5, test_fold=3).tolist() == sorted(expected)
 
 
+def test_what_trained_in_smaller_company_is_not_left_out():
+    # Of each person a picture at 40, and one at 15, of which a larger share is held out: it shows no face.
+    trained = [face(f"{n}.jpg", 40, identity=f"p{n}") for n in range(400)]
+    held = {(13, 17): 0.55}
+    training, validating = split_validation(trained, share=0.1, hold_out=held, seed=3)
+    both = [*trained, *(face(f"{n}-young.jpg", 15, identity=f"p{n}") for n in range(400))]
+    out = left_out(both, share=0.1, hold_out=held, seed=3)
+    assert not set(out) & set(training)
+    assert set(out) >= set(validating)
+    assert abs(int((out >= 400).sum()) - 220) < 40  # four standard deviations
+
+
+def test_where_nothing_was_left_out_there_is_an_error():
+    with pytest.raises(DataError, match="none of 1 pictures was kept out"):
+        left_out([face("a.jpg")], share=1e-9, seed=0)
+
+
 FOLDED = [face(f"{n}.jpg", identity=f"p{n // 2}", fold=n // 2 % 3) for n in range(12)]
 
 

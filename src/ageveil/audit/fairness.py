@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ageveil.evaluation.accuracy import FEW, TRAITS, Estimates, Trait, as_json, score_by
-from ageveil.evaluation.intervals import Estimate, clopper_pearson
+from ageveil.evaluation.intervals import Estimate
 
 OVER = (13, 18)
 """Ages that those who are younger may be taken to have reached."""
@@ -43,7 +43,7 @@ class Gap:
 
 
 def taken_for_older(
-    estimates: Estimates, trait: Trait, value: str | None, age: int
+    estimates: Estimates, trait: Trait, value: str | None, age: int, *, seed: int = 0, resamples: int = 500
 ) -> tuple[Estimate, int] | None:
     """Share of those under an age whose P(age >= it) is one half or more, and of how many; None of nobody.
 
@@ -52,17 +52,19 @@ def taken_for_older(
         trait: What the faces are parted by.
         value: Of the part; None for those of whom nothing is said.
         age: In years.
+        seed: Of the bootstrap, where the data set names people.
+        resamples: Of the bootstrap.
 
     Returns:
-        The share in percent with its Clopper-Pearson interval, and the faces that are certainly under it.
+        The share in percent with its interval, as `Estimates.share` gives it, and the faces that are
+        certainly under the age.
     """
     under, _ = estimates.sides(age)
     chosen = under & np.array([label == value for label in _labels(estimates, trait)])
-    count = int(chosen.sum())
-    if not count:
+    if not chosen.any():
         return None
-    share = clopper_pearson(int((estimates.at_least(age)[chosen] >= 0.5).sum()), count)
-    return Estimate(100 * share.value, 100 * share.low, 100 * share.high), count
+    older = estimates.at_least(age)[chosen] >= 0.5
+    return estimates.share(older, chosen, seed=seed, resamples=resamples), int(chosen.sum())
 
 
 def _labels(estimates: Estimates, trait: Trait) -> list[str | None]:
@@ -82,7 +84,7 @@ def by_trait(
     for row in rows:
         part = row.to_json()
         for age in OVER:
-            found = taken_for_older(estimates, trait, row.value, age)
+            found = taken_for_older(estimates, trait, row.value, age, seed=seed, resamples=resamples)
             part[f"over_{age}"] = None if found is None else {**(as_json(found[0]) or {}), "faces": found[1]}
         parts.append(part)
     return parts

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ageveil.evaluation.intervals import Estimate, Statistic, bootstrap, clopper_pearson
+from ageveil.evaluation.intervals import Estimate, Statistic, bootstrap, widened
 
 Embeddings = NDArray[np.float32]
 """One row for each face, shape (N, D)."""
@@ -304,11 +304,7 @@ def measure(
     people = len(np.unique(true))
 
     def estimate(statistic: Statistic) -> Estimate:
-        found = bootstrap(statistic, len(true), seed=seed, resamples=resamples, people=true)
-        if found.low == found.high and found.value in {0, 100}:
-            exact = clopper_pearson(people if found.value else 0, people)
-            return Estimate(found.value, 100 * exact.low, 100 * exact.high)
-        return found
+        return widened(bootstrap(statistic, len(true), seed=seed, resamples=resamples, people=true), people)
 
     def within(rank: int) -> Estimate:
         hits = place <= rank

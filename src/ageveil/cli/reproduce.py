@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -106,7 +107,7 @@ def reproduce(
     faces = accuracy.open_faces(data, way, limit=limit, seed=seed)
 
     fixing = accuracy.open_faces(validation, way, limit=limit, seed=seed) if validation else None
-    recipes = {name: _recipe(name, data, prepared, faces, licence) for name in wanted if _is_recipe(name)}
+    recipes = {name: _recipe(name, prepared, faces, licence) for name in wanted if _is_recipe(name)}
 
     def usable(name: str) -> str:
         if name not in recipes:
@@ -166,9 +167,7 @@ def _is_recipe(name: str) -> bool:
     return name.endswith(".toml")
 
 
-def _recipe(
-    name: str, data: str, prepared: Path, faces: Faces, licence: Literal["any", "permissive"]
-) -> Recipe:
+def _recipe(name: str, prepared: Path, faces: Faces, licence: Literal["any", "permissive"]) -> Recipe:
     """A recipe whose models may be judged on these faces.
 
     Raises:
@@ -178,15 +177,18 @@ def _recipe(
     from ageveil import estimation
     from ageveil.errors import DataError
     from ageveil.evaluation import accuracy
-    from ageveil.training import networks, recipes, splits
+    from ageveil.training import networks, preparation, recipes, splits
 
     recipe = recipes.load_recipe(Path(name))
     if licence != "any" and recipe.licence not in estimation.PERMISSIVE:
         raise ValueError(f"the weights of {name} come under {recipe.licence}, which is not permissive")
     accuracy.check_resolution(name, networks.get_network(recipe.network).resolution, faces)
-    folder = Path(data.removeprefix(accuracy.PREPARED)).resolve()
-    if not splits.folds_of(faces.images) and folder in {(prepared / part).resolve() for part in recipe.data}:
-        raise DataError(f"{name} would be judged on the faces that train it: they state no folds")
+    if not splits.folds_of(faces.images):
+        judged = {os.path.realpath(image.path) for image in faces.images}
+        for part in recipe.data:
+            trains = preparation.load_prepared(prepared / part).images
+            if not judged.isdisjoint(os.path.realpath(image.path) for image in trains):
+                raise DataError(f"{name} would be judged on the faces that train it: they state no folds")
     return recipe
 
 
@@ -205,8 +207,13 @@ def _trained(recipe: Recipe, faces: Faces, prepared: Path, runs: Path, *, quiet:
 
 
 def _left_out_by_all(faces: Faces, models: Sequence[str]) -> Faces:
-    """The faces that no model was trained on, as far as the models say."""
+    """The faces that no model was trained on, as far as the models say.
+
+    Raises:
+        DataError: There are none.
+    """
     from ageveil import estimation
+    from ageveil.errors import DataError
     from ageveil.evaluation import accuracy
     from ageveil.training import splits
 
@@ -215,6 +222,8 @@ def _left_out_by_all(faces: Faces, models: Sequence[str]) -> Faces:
         split = estimation.split_of(member)
         if split is not None:
             left_out &= set(splits.left_out(faces.images, **asdict(split)).tolist())
+    if not left_out:
+        raise DataError("each face of --validation trained one of the models")
     return accuracy.part(faces, sorted(left_out))
 
 

@@ -20,7 +20,7 @@ from ageveil import anonymization, estimation
 from ageveil.draws import ChaChaDraws
 from ageveil.errors import AgeveilError, DataError
 from ageveil.evaluation import metrics
-from ageveil.evaluation.intervals import Estimate, Statistic, bootstrap, clopper_pearson
+from ageveil.evaluation.intervals import Estimate, Statistic, bootstrap, clopper_pearson, widened
 from ageveil.image import read_image
 from ageveil.pipeline import Pipeline, map_ordered
 from ageveil.training.datasets import read_dataset
@@ -245,6 +245,32 @@ class Estimates:
             people=None if people is None else people[chosen],
         )
 
+    def share(
+        self, hits: NDArray[np.bool_], chosen: NDArray[np.bool_], *, seed: int, resamples: int
+    ) -> Estimate:
+        """The share of hits among some of the faces, in percent.
+
+        Its interval is that of Clopper and Pearson, which holds for faces that err each by themselves.
+        Where the data set names people, they are drawn: the faces of one err alike.
+
+        Args:
+            hits: Of the chosen faces, shape (M,), one or more.
+            chosen: Shape (N,).
+            seed: Of the bootstrap.
+            resamples: Of the bootstrap.
+        """
+        people = self.people
+        if people is None:
+            exact = clopper_pearson(int(hits.sum()), len(hits))
+            return Estimate(100 * exact.value, 100 * exact.low, 100 * exact.high)
+        drawn = self.resampled(
+            lambda weights: 100 * float(np.average(hits, weights=weights)),
+            chosen,
+            seed=seed,
+            resamples=resamples,
+        )
+        return widened(drawn, len(np.unique(people[chosen])))
+
     @property
     def expected(self) -> NDArray[np.float64]:
         """Shape (N,): expected ages in years."""
@@ -457,7 +483,7 @@ class Report:
         one_off: Share whose most probable group is the true one or a neighbour.
         macro_exact: Mean over the groups of the share that is exact.
         mae_years: Mean absolute error of the expected age over faces of exact age; None where there are none.
-        recall: Group -> its share that is exact, Clopper-Pearson, and its faces; None for a group without.
+        recall: Group -> its share that is exact, and its faces; None for a group without.
         tail_error: T -> error of P(age >= T), for data sets whose protocol asks for it.
         faces: Faces whose true age lies in a group.
         faces_all: Faces that were estimated.
@@ -517,7 +543,7 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """The scores of a part of a data set, as in `Report`; the shares' intervals are Clopper-Pearson.
+    """The scores of a part of a data set, as in `Report`; shares have the intervals of `Estimates.share`.
 
     Attributes:
         value: What the faces of this part share; None where the data set does not tell.
@@ -574,12 +600,12 @@ def score(estimates: Estimates, *, seed: int = 0, resamples: int = 2000) -> Repo
         DataError: No face has an age in a group.
     """
     true, predicted = grouped(estimates)
-    classes = len(estimates.bins)
+    all_true, classes = estimates.true_bins, len(estimates.bins)
 
     def percent(metric: Callable[..., float]) -> Estimate:
         return estimates.resampled(
             lambda weights: 100 * metric(predicted, true, weights=weights, classes=classes),
-            estimates.true_bins != metrics.BETWEEN_GROUPS,
+            all_true != metrics.BETWEEN_GROUPS,
             resamples=resamples,
             seed=seed,
         )
@@ -590,7 +616,7 @@ def score(estimates: Estimates, *, seed: int = 0, resamples: int = 2000) -> Repo
         macro_exact=percent(metrics.macro_exact_accuracy),
         mae_years=_mean_error(estimates, np.ones(len(estimates.images), np.bool_), seed, resamples),
         recall={
-            name: _share_in_percent((predicted == true)[true == index])
+            name: _share(estimates, (predicted == true)[true == index], all_true == index, seed, resamples)
             for index, name in enumerate(estimates.bin_names)
         },
         tail_error={
@@ -648,7 +674,7 @@ def score_by(estimates: Estimates, trait: Trait, *, seed: int = 0, resamples: in
         chosen = np.array([found == value for found in values])
         inside = chosen & (true != metrics.BETWEEN_GROUPS)
         off = np.abs(predicted - true)[inside]
-        exact, one_off = _share_in_percent(off == 0), _share_in_percent(off <= 1)
+        exact, one_off = (_share(estimates, off <= reach, inside, seed, resamples) for reach in (0, 1))
         rows.append(
             Row(
                 value,
@@ -675,12 +701,13 @@ def grouped(estimates: Estimates) -> tuple[NDArray[np.int64], NDArray[np.int64]]
     return true[inside], estimates.bin_probabilities.argmax(axis=1)[inside]
 
 
-def _share_in_percent(hits: NDArray[np.bool_]) -> tuple[Estimate, int] | None:
-    """The share of hits with its Clopper-Pearson interval, and out of how many; None without any."""
+def _share(
+    estimates: Estimates, hits: NDArray[np.bool_], chosen: NDArray[np.bool_], seed: int, resamples: int
+) -> tuple[Estimate, int] | None:
+    """As `Estimates.share`, and out of how many; None without any."""
     if not hits.size:
         return None
-    share = clopper_pearson(int(hits.sum()), len(hits))
-    return Estimate(100 * share.value, 100 * share.low, 100 * share.high), len(hits)
+    return estimates.share(hits, chosen, seed=seed, resamples=resamples), len(hits)
 
 
 def _mean_error(

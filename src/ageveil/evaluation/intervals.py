@@ -130,6 +130,28 @@ def clopper_pearson(successes: int, trials: int, *, level: float = 0.95) -> Esti
     return Estimate(successes / trials, low, high)
 
 
+def widened(share: Estimate, people: int) -> Estimate:
+    """A share in percent that was bootstrapped over people, with a width where resampling gave it none.
+
+    That happens where all people have the same share, as 0 or 100. Each person counts then as one trial, and
+    the interval is that of Clopper and Pearson:
+
+    >>> none_of_ten = widened(Estimate(0.0, 0.0, 0.0), 10)
+    >>> none_of_ten.low, round(none_of_ten.high, 1)
+    (0.0, 30.8)
+
+    Args:
+        share: In percent.
+        people: Number of people drawn from, 1 or more.
+    """
+    if share.low < share.high:
+        return share
+    hits = share.value / 100 * people
+    low = clopper_pearson(math.floor(hits), people).low
+    high = clopper_pearson(math.ceil(hits), people).high
+    return Estimate(share.value, 100 * low, 100 * high)
+
+
 def upper_limit(successes: int, trials: int, *, level: float = 0.95) -> float:
     """Bound a probability from above alone: the upper end of the one-sided exact binomial interval.
 

@@ -91,7 +91,8 @@ def _head(report: dict[str, Any]) -> str:
     return (
         "<h1>Age estimation behind anonymization</h1>\n"
         f'<p class="quiet">{escape(report["dataset"])}; accuracies in percent with 95 % intervals, '
-        f"bootstrapped over faces ({report['resamples']} resamples) unless said otherwise.</p>\n{warning}"
+        f"bootstrapped over {report['drawn']} ({report['resamples']} resamples) unless said "
+        f"otherwise.</p>\n{warning}"
         f"{html.facts(facts)}"
     )
 
@@ -168,13 +169,18 @@ def _all_records(report: dict[str, Any]) -> str:
     return html.section("Every model and approach", text) + html.table("Accuracy and error", columns, rows)
 
 
+def _exact_intervals(report: dict[str, Any]) -> str:
+    """What kind of interval a share of few faces has."""
+    return "Clopper-Pearson intervals" if report["drawn"] == "faces" else "intervals bootstrapped over people"
+
+
 def _recalls(report: dict[str, Any]) -> str:
     rows = [
         (_name(record), *(html.interval(record["recall"][name], digits=0) for name in report["bins"]))
         for record in report["records"]
     ]
     counts = [f"{name} ({report['label_mix'][name]})" for name in report["bins"]]
-    text = "Share of each true group that is judged exactly; Clopper-Pearson intervals; faces in brackets."
+    text = f"Share of each true group that is judged exactly; {_exact_intervals(report)}; faces in brackets."
     return html.section("Recall by group", text) + html.table("Recall, %", ("model, approach", *counts), rows)
 
 
@@ -266,8 +272,9 @@ def _minors(report: dict[str, Any]) -> str:
     first = found[0][1]
     text = (
         f"Judged 18 or over at the threshold on P(age \u2265 18) where 90 % of those aged 25 and over pass, "
-        f"fixed on {first['threshold_from']} ({first['threshold_faces']} of them); Clopper-Pearson intervals "
-        f"over {first['13-17']['faces']} faces of 13-17 and {first['15-17']['faces']} of 15-17."
+        f"fixed on {first['threshold_from']} ({first['threshold_faces']} of them); "
+        f"{_exact_intervals(report)} over {first['13-17']['faces']} faces of 13-17 and "
+        f"{first['15-17']['faces']} of 15-17."
     )
     columns = ("model, approach", "13-17, %", "15-17, %", "25 and over that pass here, %", "threshold")
     return html.section("Minors judged 18 or over", text) + html.table("Minors", columns, rows)

@@ -9,7 +9,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ageveil import anonymization, estimation
 from ageveil.evaluation import accuracy, metrics
 from ageveil.evaluation.accuracy import Estimates, Report, as_json
-from ageveil.evaluation.intervals import Estimate, clopper_pearson
+from ageveil.evaluation.intervals import Estimate
 from ageveil.training.labels import LabelledImage
 
 REPORT_VERSION = 1
@@ -134,6 +134,7 @@ def build(
         "dataset": first.dataset,
         "seed": seed,
         "resamples": resamples,
+        "drawn": "faces" if first.people is None else "people",
         "faces": report.faces,
         "faces_all": report.faces_all,
         "faces_before": report.total,
@@ -200,7 +201,7 @@ def record(
             **{str(age): _tail_reliability(estimates, age) for age in TAILS},
         },
         "operating": {str(age): operating(estimates, age) for age in TAILS},
-        "minors": minors(estimates, validation),
+        "minors": minors(estimates, validation, seed, resamples),
     }
 
 
@@ -213,7 +214,11 @@ def kept(estimates: Estimates, bare: Estimates | None, seed: int, resamples: int
         return None
     true, predicted = accuracy.grouped(estimates)
     _, before = accuracy.grouped(bare)
-    if (before == true).sum() < _HITS_FOR_RATIO:
+    inside = estimates.true_bins != metrics.BETWEEN_GROUPS
+    people = estimates.people
+    # People are drawn where they are known, and a draw without any hit has no ratio.
+    drawn = np.arange(len(true)) if people is None else people[inside]
+    if len(np.unique(drawn[before == true])) < _HITS_FOR_RATIO:
         return None
 
     def ratio(reach: int) -> Estimate:
@@ -221,7 +226,7 @@ def kept(estimates: Estimates, bare: Estimates | None, seed: int, resamples: int
         then = np.abs(before - true) <= reach
         return estimates.resampled(
             lambda weights: 100 * float(weights @ now) / float(weights @ then),
-            estimates.true_bins != metrics.BETWEEN_GROUPS,
+            inside,
             resamples=resamples,
             seed=seed,
         )
@@ -301,13 +306,16 @@ def operating(estimates: Estimates, age: int) -> dict[str, Any] | None:
     return result
 
 
-def minors(estimates: Estimates, validation: Estimates | None) -> dict[str, Any] | None:
+def minors(
+    estimates: Estimates, validation: Estimates | None, seed: int, resamples: int
+) -> dict[str, Any] | None:
     """Minors judged 18 or over at the threshold where 90 % of those aged 25 and over pass.
 
     None where no label is the exact age of a minor or of an adult.
     """
     told = _exact(validation or estimates)
     said, ages = _exact(estimates)
+    known, _ = estimates.exact_ages
     if not (told[1] >= 25).any():
         return None
     adults = told[1] >= 25
@@ -318,14 +326,14 @@ def minors(estimates: Estimates, validation: Estimates | None) -> dict[str, Any]
         "threshold_faces": int(adults.sum()),
     }
     for low, high in MINORS:
-        if not ((ages >= low) & (ages <= high)).any():
+        chosen = (ages >= low) & (ages <= high)
+        if not chosen.any():
             return None
+        there = known.copy()
+        there[known] = chosen
         found = metrics.minors_judged_over(said, ages, minors=(low, high), threshold=threshold)
-        share = clopper_pearson(found.judged_over, found.minors)
         result[f"{low}-{high}"] = {
-            "value": 100 * share.value,
-            "low": 100 * share.low,
-            "high": 100 * share.high,
+            **asdict(estimates.share(said[chosen] >= threshold, there, seed=seed, resamples=resamples)),
             "judged_over": found.judged_over,
             "faces": found.minors,
         }

@@ -233,12 +233,11 @@ def _rate(step: int, steps: int) -> float:
 
 
 def _digest(recogniser: CropRecogniser, pool: FacePool, faces: NDArray[np.int64]) -> str:
-    """What tells apart what training starts from: weights, and faces by name."""
+    """What tells apart what training starts from: weights and faces."""
     found = hashlib.sha256(faces.tobytes())
     for tensor in recogniser.state_dict().values():
         found.update(tensor.contiguous().cpu().numpy().tobytes())
-    for image in pool.images:
-        found.update(image.path.name.encode("utf-8", "surrogateescape"))
+    found.update(pool.digest().encode())
     return found.hexdigest()[:16]
 
 

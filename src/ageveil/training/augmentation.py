@@ -96,6 +96,8 @@ def _degraded(pixels: Image, rng: np.random.Generator) -> Image:
         pixels = np.asarray(cv2.resize(shrunk, (side, side), interpolation=cv2.INTER_LINEAR), np.uint8)
     if 0.15 < draw < 0.35:
         quality = int(rng.integers(35, 90))
-        _, encoded = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, quality])
-        pixels = np.asarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR), np.uint8)
+        # OpenCV takes blue first, and JPEG treats colours unlike.
+        _, encoded = cv2.imencode(".jpg", pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+        decoded = np.asarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR), np.uint8)
+        pixels = np.ascontiguousarray(decoded[..., ::-1])
     return pixels

@@ -28,7 +28,7 @@ from torch.utils.data import DataLoader
 from torchmetrics import MeanMetric
 
 from ageveil import estimation
-from ageveil.errors import DataError, OutputError
+from ageveil.errors import DataError, ModelError, OutputError
 from ageveil.files import write_bytes, write_text
 from ageveil.training import initial, losses
 from ageveil.training.faces import (
@@ -95,6 +95,29 @@ class Run:
     first: bool
 
 
+class _Checkpoint(pl_callbacks.ModelCheckpoint):
+    """Knows its best epoch again where the run's folder was moved, as from another machine."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        here = Path(str(self.dirpath))
+        state = {**state_dict, "dirpath": self.dirpath}
+        for key in ("best_model_path", "kth_best_model_path", "last_model_path"):
+            state[key] = str(here / Path(path).name) if (path := state[key]) else path
+        state["best_k_models"] = {
+            str(here / Path(path).name): score for path, score in state["best_k_models"].items()
+        }
+        super().load_state_dict(state)
+
+
+class _EarlyStopping(pl_callbacks.EarlyStopping):
+    """Stays stopped where a run that had ended is started again."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        if self.wait_count >= self.patience:
+            trainer.should_stop = True
+
+
 class _Engine(pl.LightningModule):
     """One network with its loss and its optimizer, as Lightning wants them together."""
 
@@ -114,8 +137,10 @@ class _Engine(pl.LightningModule):
         self._low, self._high = torch.from_numpy(pool.low), torch.from_numpy(pool.high)
         self._weights = torch.from_numpy(_emphasis(pool, recipe))
         self._teacher = teacher
-        # These gather what all processes saw.
-        self._seen = torch.nn.ModuleDict({name: MeanMetric() for name in ("loss", "mae", "exact")})
+        # These gather what all processes saw. A loss that is no number must show.
+        self._seen = torch.nn.ModuleDict(
+            {name: MeanMetric(nan_strategy="disable") for name in ("loss", "mae", "exact")}
+        )
 
     def on_train_batch_start(self, *_: Any) -> None:  # noqa: ANN401 - Lightning's own signature
         # Dropout too depends on the seed, the step and the process alone, so that a resumed run repeats it.
@@ -132,7 +157,9 @@ class _Engine(pl.LightningModule):
             target = self._teacher[index].to(logits.device, torch.float32)
             loss = (1 - share) * loss + share * losses.divergence(logits, target)
         weights = self._weights[index].to(logits.device)
-        mean = (loss * weights).sum() / weights.sum()
+        # Gradients are averaged over the processes: together they are those of one batch's weighted mean.
+        sums = cast(Tensor, self.all_gather(weights.sum()))
+        mean = (loss * weights).sum() * sums.numel() / sums.sum()
         self.log("train/loss", mean, prog_bar=True)
         return mean
 
@@ -234,7 +261,7 @@ def train(
     Raises:
         DataError: A prepared folder is missing or empty, no face is left to train or validate on, or the
             folder of the run was made by another recipe.
-        ModelError: Initial weights are missing, damaged or of another architecture.
+        ModelError: Initial weights are missing, damaged or of another architecture, or training diverged.
         OutputError: The run's folder cannot be written.
         KeyboardInterrupt: The run was interrupted; given again, it goes on after its last finished epoch.
     """
@@ -253,12 +280,12 @@ def train(
         if recipe.loss.bounded:
             teacher = losses.bounded(teacher, torch.from_numpy(pool.low), torch.from_numpy(pool.high))
     world = hardware.devices * hardware.nodes
-    steps = max(1, len(training) // recipe.optimization.batch) * recipe.optimization.epochs
-    engine = _Engine(network, recipe, pool, steps, fresh, teacher)
     # Its notices are of devices and of other products; warnings stay.
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     trainer, best = _trainer(recipe, folder, hardware, progress=progress)
     loaders = _loaders(recipe, pool, training, validation, hardware, trainer.global_rank, world)
+    steps = len(loaders[0]) * recipe.optimization.epochs
+    engine = _Engine(network, recipe, pool, steps, fresh, teacher)
     last = folder / LAST_FILE
     if last.exists():
         # Lightning asks loaders for their first faces before it names the epoch.
@@ -272,6 +299,12 @@ def train(
             # The run has claimed its folder itself.
             warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
             trainer.fit(engine, *loaders, ckpt_path=last if last.exists() else None, weights_only=True)
+        score = float(best.best_model_score) if best.best_model_score is not None else math.nan
+        if not math.isfinite(score):
+            raise ModelError(
+                f"training diverged: no epoch of {recipe.name} has a finite validation loss; lower its "
+                f"learning rate, and remove {folder}"
+            )
         if trainer.is_global_zero:
             _keep_best(Path(best.best_model_path), network, folder)
     except (OSError, safetensors.SafetensorError) as error:
@@ -280,7 +313,6 @@ def train(
     except SystemExit:  # Lightning's answer to Ctrl-C; it also stops listening to it
         signal.signal(signal.SIGINT, signal.default_int_handler)
         raise KeyboardInterrupt from None
-    score = float(best.best_model_score) if best.best_model_score is not None else math.nan
     return Run(folder, score, trainer.current_epoch, len(training), len(validation), trainer.is_global_zero)
 
 
@@ -420,9 +452,8 @@ def _claim(folder: Path, recipe: Recipe, faces: Mapping[str, Any]) -> Path:
 def _checksum(
     pool: FacePool, training: NDArray[np.int64], validation: NDArray[np.int64]
 ) -> dict[str, int | str]:
-    """What tells apart the faces of two runs: how many there are, and a digest of their pixels' places."""
-    names = [f"{image.path.name} {image.age_low} {image.age_high}" for image in pool.images]
-    digest = hashlib.sha256("\n".join(names).encode("utf-8", "surrogateescape"))
+    """What tells apart the faces of two runs: how many there are, and a digest of them and of their parts."""
+    digest = hashlib.sha256(pool.digest().encode())
     for part in (training, validation):
         digest.update(part.tobytes())
     return {"training": len(training), "validation": len(validation), "sha256": digest.hexdigest()}
@@ -518,6 +549,10 @@ def _teacher_answers(
     path = folder / f"teacher-{hashlib.sha256(named_by.encode()).hexdigest()[:16]}.npy"
     if path.exists():
         return torch.from_numpy(np.load(path, allow_pickle=False))
+    if list(folder.glob("teacher-*.npy")):
+        raise DataError(
+            f"the run in {folder} was begun with another teacher: remove it, or give this one another name"
+        )
     rows: list[NDArray[np.floating[Any]]] = []
     for start in range(0, len(training), 64):
         part = training[start : start + 64]
@@ -565,14 +600,12 @@ def _trainer(
     recipe: Recipe, folder: Path, hardware: Hardware, *, progress: bool
 ) -> tuple[pl.Trainer, pl_callbacks.ModelCheckpoint]:
     choice = recipe.optimization
-    best = pl_callbacks.ModelCheckpoint(
-        folder, filename="best", monitor="validation/loss", enable_version_counter=False
-    )
-    last = pl_callbacks.ModelCheckpoint(folder, filename=Path(LAST_FILE).stem, enable_version_counter=False)
+    best = _Checkpoint(folder, filename="best", monitor="validation/loss", enable_version_counter=False)
+    last = _Checkpoint(folder, filename=Path(LAST_FILE).stem, enable_version_counter=False)
     extra: list[pl.Callback] = [
         best,
         last,  # after the best, so that it knows of it
-        pl_callbacks.EarlyStopping("validation/loss", patience=choice.patience, check_finite=True),
+        _EarlyStopping("validation/loss", patience=choice.patience, check_finite=True),
         pl_callbacks.LearningRateMonitor("step"),
     ]
     if choice.average:

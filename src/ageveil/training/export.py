@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import math
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -62,8 +63,8 @@ class Exported:
         size: In bytes.
         sha256: Of the file, 64 hex digits.
         precision: Of the weights in the file; arithmetic is in float32.
-        difference: Largest difference of a probability from the network in PyTorch, before weights were
-            rounded.
+        difference: Largest difference from the network in PyTorch, before weights were rounded: of a
+            probability, or of a response map as a share of the largest response.
         rounding: Largest difference of a probability from the network once its weights are rounded.
         temperatures: By approach; empty where it was not calibrated.
     """
@@ -132,7 +133,7 @@ def export(
     with torch.inference_mode():
         expected = [output.numpy() for output in served(crops, masks)]
     model = _graph(served, (crops[:2], masks[:2]))
-    difference = _difference(opened(model), sample, expected[0])
+    difference = _difference(opened(model), sample, expected)
     if not difference <= TOLERANCE:  # NaN must not pass
         raise ModelError(f"PyTorch and ONNX Runtime differ by {difference:.2g}, at most {TOLERANCE} may be")
     if precision != "float32":
@@ -143,7 +144,7 @@ def export(
         levels = torch.from_numpy(_same_levels(session, sample, expected[1]))
         with torch.inference_mode():
             expected[0] = torch.softmax(network.reader.read(levels), 1).numpy()
-    rounding = _difference(session, sample, expected[0])
+    rounding = _difference(session, sample, expected[:1])
     if not rounding <= ROUNDING:
         raise ModelError(
             f"weights in {precision} change a probability by {rounding:.2g}, at most {ROUNDING} may be"
@@ -160,9 +161,17 @@ def export(
     return Exported(path, len(data), digest, precision, difference, rounding, temperatures)
 
 
-def _difference(session: Session, sample: Sample, expected: NDArray[np.float32]) -> float:
-    """Largest difference of a probability from what it should be."""
-    return float(np.abs(session.run(crops=sample[0], eye_mask=sample[1])[0] - expected).max())
+def _difference(session: Session, sample: Sample, expected: Sequence[NDArray[np.float32]]) -> float:
+    """Largest difference of the first outputs from what they should be.
+
+    Of probabilities as it is; of what else comes out, as a share of its largest value.
+    """
+    found = session.run(crops=sample[0], eye_mask=sample[1])
+    shares = []
+    for index, (one, other) in enumerate(zip(found, expected, strict=False)):
+        scale = 1.0 if index == 0 else float(np.abs(other).max()) or 1.0
+        shares.append(float(np.abs(one - other).max()) / scale)
+    return math.nan if any(map(math.isnan, shares)) else max(shares)
 
 
 def _same_levels(session: Session, sample: Sample, expected: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -242,7 +251,7 @@ def export_runs(
 
     def calibrate(session: Session) -> dict[str, float]:
         temperatures = {}
-        for approach in calibrated_approaches(networks[0]):
+        for approach in calibrated_approaches(network):
             temperatures[approach] = _temperature(session, pool, validation, approach)
             advance()
         return temperatures
@@ -250,7 +259,7 @@ def export_runs(
     return export(network, out, metadata=metadata, precision=stored, sample=sample, calibrate=calibrate)
 
 
-def calibrated_approaches(network: AgeNetwork) -> tuple[str, ...]:
+def calibrated_approaches(network: Exportable) -> tuple[str, ...]:
     """For which approaches a network's export fits temperatures: all usable ones.
 
     One that paints veils looks at bare faces alone.

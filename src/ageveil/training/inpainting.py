@@ -248,8 +248,7 @@ def _cut(keys: list[tuple[int, int]], size: int) -> list[list[tuple[int, int]]]:
 
 def _mark(pool: FacePool, plan: Plan, training: Sequence[int], held_out: Sequence[int]) -> str:
     """What tells runs apart whose checkpoints do not fit each other."""
-    names = [image.path.name for image in pool.images]
-    return hashlib.sha256(repr((plan.digest(), names, training, held_out)).encode()).hexdigest()
+    return hashlib.sha256(repr((plan.digest(), pool.digest(), training, held_out)).encode()).hexdigest()
 
 
 def _loader(pairs: Pairs, batches: list[list[tuple[int, int]]], workers: int) -> DataLoader[Any]:

@@ -263,7 +263,9 @@ def _load_shard(folder: Path, number: int, root: Path) -> _Shard:
             raise ValueError("landmarks of another shape")
         if len(shard.to_image) != count or len(shard.outside) != count:
             raise ValueError("geometry of another shape")
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, EOFError) as error:
+    except OSError as error:  # it may be whole: too many open files, a disk that went
+        raise DataError(f"cannot read prepared faces: {str(npy)!r}: {error.strerror or error}") from error
+    except (ValueError, TypeError, KeyError, AttributeError, EOFError) as error:
         raise DataError(
             f"{str(npy)!r} and its description do not read as written: delete both and prepare again"
         ) from error

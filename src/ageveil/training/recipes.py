@@ -7,22 +7,42 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from ageveil import anonymization
 from ageveil.errors import DataError
 from ageveil.training.faces import REPEATABLE
+from ageveil.training.labels import OLDEST
 from ageveil.training.networks import get_network
 
-AgeSpan = tuple[Annotated[int, Field(ge=0, le=116)], Annotated[int, Field(ge=0, le=116)], float]
-"""Youngest age, oldest age (included) and a figure for the faces whose exact age lies there."""
 
+def _ordered(span: tuple[int, int, float]) -> tuple[int, int, float]:
+    if span[0] > span[1]:
+        raise ValueError(f"a span runs from its youngest age to its oldest, got {span[0]} to {span[1]}")
+    return span
+
+
+_Age = Annotated[int, Field(ge=0, le=OLDEST)]
+
+HeldOut = Annotated[tuple[_Age, _Age, Annotated[float, Field(ge=0, le=1)]], AfterValidator(_ordered)]
+"""Youngest age, oldest age (included) and the share of the faces whose exact age lies there."""
+
+Emphasis = Annotated[tuple[_Age, _Age, Annotated[float, Field(gt=0)]], AfterValidator(_ordered)]
+"""Youngest age, oldest age (included) and how much a face counts whose exact age lies there."""
 
 _MODEL = "model:"  # before the name of a teacher that is no run
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Validation(_Section):
@@ -38,7 +58,7 @@ class Validation(_Section):
 
     share: float = Field(default=0.1, gt=0, lt=1)
     seed: int = Field(default=2018, ge=0)
-    hold_out: tuple[AgeSpan, ...] = ()
+    hold_out: tuple[HeldOut, ...] = ()
     test_fold: int | None = Field(default=None, ge=0)
 
 
@@ -91,7 +111,7 @@ class Loss(_Section):
     distillation: float = Field(default=0.0, ge=0, lt=1)
     bounded: bool = False
     smoothing: float = Field(default=0.0, ge=0, lt=1)
-    emphasis: tuple[AgeSpan, ...] = ()
+    emphasis: tuple[Emphasis, ...] = ()
 
 
 class Recipe(_Section):

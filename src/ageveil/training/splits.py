@@ -32,8 +32,9 @@ def split_validation(
 
     A keyed hash of the identity decides, or of the file's name (without its folders) where there is none; a
     picture of UTKFace as it was taken goes with its crop. So
-    a picture goes to the same part whatever the order, whatever other pictures there are, wherever they lie;
-    and whoever is in the validation part at one share is in it at every larger one.
+    a picture goes to the same part whatever the order, whatever other pictures there are, wherever they lie,
+    unless `hold_out` gives an identity's ages different shares: then who has a picture of such an age may
+    validate with all others. Whoever is in the validation part at one share is in it at every larger one.
 
     Args:
         images: Pictures of one data set or of several.
@@ -74,13 +75,23 @@ def left_out(
 ) -> Indices:
     """Indices of the pictures on which a run with this split was not trained: they validate, or test.
 
-    Arguments and errors as `split_validation`.
+    The run may have had fewer pictures, since some show no face, so only what validated in any company is
+    here: a person's picture by the share of its own age, not by that of others'.
+
+    Arguments as `split_validation`; `test_fold` as `ageveil.estimation.Split` has it.
+
+    Raises:
+        DataError: There are none.
     """
-    _, validating = split_validation(images, share=share, hold_out=hold_out, seed=seed)
-    testing = [
-        index for index, image in enumerate(images) if test_fold is not None and image.fold == test_fold
+    found = [
+        index
+        for index, image in enumerate(images)
+        if _position(_unit(image), seed) < _share(image.age, share, hold_out)
+        or (test_fold is not None and image.fold == test_fold)
     ]
-    return np.union1d(validating, np.array(testing, np.int64))
+    if not found:
+        raise DataError(f"none of {len(images)} pictures was kept out of training at a share of {share}")
+    return np.array(found, np.int64)
 
 
 def covers(kept: Split, asked: Split) -> bool:
