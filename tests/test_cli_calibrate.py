@@ -253,7 +253,7 @@ def test_prepared_faces_that_were_found_in_another_way_are_refused(run, prepared
 # The split of a model that says on what it was trained ------------------------------------------------------
 
 
-def test_a_trained_model_is_calibrated_on_the_faces_that_it_did_not_see(run, prepared):
+def test_a_trained_model_is_calibrated_on_the_faces_that_it_did_not_see(run, prepared, tmp_path):
     pytest.importorskip(
         "ageveil_weights_research", reason="left out: weights/research is not installed (make install)"
     )
@@ -273,3 +273,9 @@ def test_a_trained_model_is_calibrated_on_the_faces_that_it_did_not_see(run, pre
     assert "do not go together" in run(*words, "--all-faces", "--validation-share", "0.5").err
     assert "--validation-seed goes with --validation-share" in run(*words, "--validation-seed", "3").err
     assert "cannot check it" in run(*words, "--check", f"prepared:{prepared}").err
+    # Faces that are not there are told before the work, too.
+    out = tmp_path / "unchecked.json"
+    ended = run(*words, "--out", out, "--check", "utkface:nope")
+    assert (ended.code, ended.out) == (13, "")
+    assert "'nope'" in ended.err
+    assert not out.exists()

@@ -33,7 +33,7 @@ def test_faces_are_prepared_and_counted(prepare, table, tmp_path):
     code, out, err = prepare(f"csv:{table}", "--out", tmp_path / "faces", "--workers", 1)
     assert (code, err) == (0, "")
     assert out == (
-        f"1 faces in {tmp_path / 'faces'}; left out: 1 no face found, 1 unreadable picture\n"
+        f"1 faces in {tmp_path / 'faces'}; left out: 1 no face found, 1 missing picture\n"
         "pictures without a usable label: 1 no age label\n"
     )
     assert [image.age for image in load_prepared(tmp_path / "faces").images] == [29]
@@ -47,7 +47,7 @@ def test_json_counts_alike(prepare, table, tmp_path):
         "folder": str(tmp_path / "faces"),
         "pictures": 3,
         "faces": 1,
-        "left_out": {"no face found": 1, "unreadable picture": 1},
+        "left_out": {"no face found": 1, "missing picture": 1},
         "labels_left_out": {"no age label": 1},
     }
 

@@ -272,16 +272,21 @@ def test_bins_of_its_own_leave_the_papers_models_aside(run, tmp_path, astronaut)
 
 @pytest.fixture(scope="module")
 def adience(tmp_path_factory, astronaut, grace_hopper):
-    """The portraits in Adience's layout, in two of its five folds; each person in one fold alone."""
+    """The portraits in Adience's layout, in two of its five folds; each person in one fold alone.
+
+    The other three tables state no age.
+    """
     folder = tmp_path_factory.mktemp("adience")
     portraits = {0: read_image(astronaut)[:260, 60:380], 3: read_image(grace_hopper)[:450]}
     header = "user_id original_image face_id age gender x y dx dy tilt_ang fiducial_yaw_angle fiducial_score"
     ages = ["(0, 2)", "(4, 6)", "(8, 12)", "(15, 20)", "(25, 32)", "(38, 43)", "(48, 53)", "(60, 100)"]
     for fold in range(5):
         lines = ["\t".join(header.split())]
-        for number, age in enumerate(ages if fold in portraits else []):
+        for number, age in enumerate(ages if fold in portraits else ["None"]):
             user, picture = f"person{fold}{number}@N0", f"{number}.jpg"
             lines.append("\t".join([user, picture, str(number), age, "f", *["0"] * 7]))
+            if fold not in portraits:
+                continue
             place = folder / "aligned" / user / f"landmark_aligned_face.{number}.{picture}"
             place.parent.mkdir(parents=True)
             dark = (portraits[fold] * (0.6 + 0.05 * number)).astype("uint8")

@@ -2,7 +2,8 @@
 
     AgeveilError                   1   the root: catch this one
     ├── ImageError                 3   what came is no usable picture
-    │   ├── UnreadableImageError       missing, empty, truncated, not a picture
+    │   ├── UnreadableImageError       empty, truncated, not a picture
+    │   │   └── MissingImageError      no such file
     │   └── ImageLimitError            more bytes or pixels, or a longer side, than allowed
     ├── FaceError                  6   no face that can be used
     │   ├── NoFaceError            4   none was found
@@ -38,6 +39,10 @@ class ImageError(AgeveilError):
 
 class UnreadableImageError(ImageError):
     """The source is missing, empty, truncated or not a picture."""
+
+
+class MissingImageError(UnreadableImageError):
+    """There is no such file."""
 
 
 class ImageLimitError(ImageError):

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 from PIL import ImageOps, UnidentifiedImageError
 
-from ageveil.errors import ImageLimitError, OutputError, UnreadableImageError
+from ageveil.errors import ImageLimitError, MissingImageError, OutputError, UnreadableImageError
 from ageveil.files import write_bytes
 from ageveil.types import Image, check_image
 
@@ -136,6 +136,8 @@ def _read_path(path: str, limits: Limits) -> bytes:
                 )
             return _read_stream(file, limits, repr(path))
     except OSError as error:
+        if isinstance(error, FileNotFoundError):
+            raise MissingImageError(f"{path!r} cannot be read: {error.strerror}") from None
         raise UnreadableImageError(f"{path!r} cannot be read: {error.strerror or 'input error'}") from None
     except ValueError:  # a zero byte: no file can have this name
         raise UnreadableImageError(f"{path!r} cannot be read: not a file name") from None

@@ -2,6 +2,7 @@
 
 import json
 import math
+import pickle
 import re
 import shutil
 import signal
@@ -177,6 +178,62 @@ def test_a_run_that_was_moved_knows_its_best_epoch(judged, tmp_path):
     assert torch.equal(weights_of(moved.folder)[name], best["state_dict"][f"network.{name}"])
 
 
+def test_a_finished_run_is_left_as_it_is(run, smoke, prepared, tmp_path):
+    folder = shutil.copytree(run.folder, tmp_path / "smoke")
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    again = train(smoke, prepared=prepared, runs=tmp_path, hardware=HERE, progress=False)
+    assert replace(again, folder=run.folder) == run
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_the_logs_of_an_interrupted_run_are_kept(judged, tmp_path):
+    logs = tmp_path / "smoke" / "logs"
+    with pytest.raises(RuntimeError, match="the power failed"):
+        judged([2.0, None, 1.0])
+    first = (logs / "metrics.csv").read_text()
+    judged([2.0, 3.0, 1.0])
+    assert (logs / "metrics-1.csv").read_text() == first
+    assert "2.0" in first
+    assert "1.0" in (logs / "metrics.csv").read_text()
+
+
+@pytest.mark.parametrize("content", [b"", b"PK", pickle.dumps({"epoch": 0}, 2), None])
+def test_a_checkpoint_that_was_cut_short_is_named(run, smoke, prepared, tmp_path, content):
+    folder = shutil.copytree(run.folder, tmp_path / "smoke")
+    last = folder / engine.LAST_FILE
+    last.write_bytes(last.read_bytes()[:100_000] if content is None else content)
+    with pytest.raises(DataError, match=r"last\.ckpt is damaged, or of another version: remove it to train"):
+        train(smoke, prepared=prepared, runs=tmp_path, hardware=HERE, progress=False)
+
+
+def test_what_no_validation_face_tells_of_is_not_logged(smoke, faces):
+    pool = FacePool.of([faces])
+    network, _ = engine.build(smoke, runs=Path(), weights=None)
+
+    def seen(chosen):
+        return set(engine._Engine(network, smoke, pool, chosen, 1, (), None)._seen)
+
+    ages = np.array([image.age for image in faces.images])
+    assert seen(np.arange(len(pool))) == {"loss", "mae", "exact"}
+    assert seen(np.flatnonzero(ages == 14)) == {"loss", "mae"}
+    bins = replace(faces, images=tuple(replace(image, age_high=99) for image in faces.images))
+    pool = FacePool.of([bins])
+    assert seen(np.flatnonzero(ages < 60)) == {"loss"}
+
+
+@pytest.mark.parametrize(
+    ("hardware", "says"),
+    [
+        (Hardware("quantum"), "an accelerator is auto, cpu or gpu, got 'quantum'"),
+        (Hardware("gpu", devices=99), "expected 99 GPUs on this machine, found"),
+    ],
+)
+def test_hardware_that_is_not_there_leaves_no_run(smoke, prepared, tmp_path, hardware, says):
+    with pytest.raises(ValueError, match=says):
+        train(smoke, prepared=prepared, runs=tmp_path, hardware=hardware, progress=False)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_run_that_diverges_is_not_finished(judged, tmp_path):
     with pytest.raises(ModelError, match="training diverged: no epoch of smoke has a finite"):
         judged([math.nan, 1.0])
@@ -191,7 +248,7 @@ def test_the_loss_of_a_batch_is_the_weighted_mean_over_all_processes(smoke, face
     network, _ = engine.build(recipe, runs=Path(), weights=None)
     logits = torch.randn(6, 101, generator=torch.Generator().manual_seed(0))
     network.forward = lambda crops, _: logits[crops[:, 0].long()]
-    learner = engine._Engine(network, recipe, pool, 1, (), None)
+    learner = engine._Engine(network, recipe, pool, np.arange(4), 1, (), None)
     learner.log = lambda *_, **__: None
     weights = torch.from_numpy(engine._emphasis(pool, recipe))
     parts = [torch.tensor([0, 1, 2, 3]), torch.tensor([22, 23])]  # young and old: unlike weights
@@ -212,7 +269,8 @@ def test_a_full_disk_is_an_output_error_and_the_run_goes_on_later(prepared, tmp_
     limited = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))\n" + STOPPED_RUN
     command = [sys.executable, "-c", limited, SMOKE, prepared, tmp_path]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert "OutputError: the run cannot be written" in ended.stderr
+    assert re.search(r"OutputError: cannot write '.*\.ckpt': File too large", ended.stderr)
+    assert not list((tmp_path / "smoke").glob("*.ckpt"))
     assert (
         train(load_recipe(SMOKE), prepared=prepared, runs=tmp_path, hardware=HERE, progress=False).epochs == 2
     )
@@ -392,10 +450,16 @@ def test_a_teacher_that_changed_since_the_run_began_is_refused(run, smoke, prepa
     loss = smoke.loss.model_copy(update={"distillation": 0.5})
     pupil = smoke.model_copy(update={"name": "pupil", "teacher": "smoke", "loss": loss})
     how = {"prepared": prepared, "runs": tmp_path, "hardware": HERE, "progress": False}
-    train(pupil, **how)
+    folder = train(pupil, **how).folder
+    (folder / engine.WEIGHTS_FILE).unlink()  # as if it had been interrupted
     weights = {name: 2 * tensor for name, tensor in weights_of(tmp_path / "smoke").items()}
     safetensors.torch.save_file(weights, tmp_path / "smoke" / engine.WEIGHTS_FILE)
     with pytest.raises(DataError, match="begun with another teacher"):
+        train(pupil, **how)
+    shutil.copy(run.folder / engine.WEIGHTS_FILE, tmp_path / "smoke")
+    (kept,) = folder.glob("teacher-*.npy")
+    kept.write_bytes(b"")
+    with pytest.raises(DataError, match=r"teacher's answers in .* are damaged: remove that file"):
         train(pupil, **how)
 
 

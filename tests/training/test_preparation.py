@@ -17,6 +17,7 @@ import pytest
 from ageveil.errors import (
     DataError,
     ImageLimitError,
+    MissingImageError,
     ModelError,
     NoFaceError,
     OutputError,
@@ -110,6 +111,7 @@ def test_what_is_left_out_is_counted_by_reason(whole):
         (NoFaceError("x"), "no face found"),
         (SeveralFacesError("x"), "several faces"),
         (UnusableFaceError("0.3 of the crop"), "unusable face"),
+        (MissingImageError("x"), "missing picture"),
         (UnreadableImageError("x"), "unreadable picture"),
         (ImageLimitError("x"), "unreadable picture"),
     ],

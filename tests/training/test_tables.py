@@ -100,6 +100,12 @@ def test_every_label_of_the_release_counts_for_the_group_that_holds_it(tmp_path)
     assert dataset.left_out == {"no age label": 753}
 
 
+def test_a_fold_without_a_row_is_named(five_folds):
+    (five_folds / "fold_2_data.txt").write_text(f"{HEADER}\n")
+    with pytest.raises(DataError, match=r"fold_2_data\.txt' has no row: a fold is missing"):
+        read_adience(five_folds)
+
+
 @pytest.mark.parametrize("gone", [[0], [4], [1, 3]])
 def test_a_missing_fold_is_named(five_folds, gone):
     for fold in gone:
@@ -160,7 +166,7 @@ def test_a_table_without_its_columns_is_an_error(five_folds):
 
 
 def test_adience_without_an_age_is_an_error(tmp_path):
-    adience(tmp_path, [[adience_row("a", "b.jpg", 1, "None")], [], [], [], []])
+    adience(tmp_path, [[adience_row(f"user{n}", "b.jpg", 1, "None")] for n in range(5)])
     with pytest.raises(DataError, match=r"expected pictures with an age in .*, found none"):
         read_adience(tmp_path)
 
@@ -290,6 +296,8 @@ def test_intervals_of_ages(tmp_path):
         (["file,age,age_low,age_high", "a.jpg,5,5,5"], "expected a column age, or age_low and age_high"),
         (["age", "5"], "lacks the columns file"),
         ([""], "lacks the columns file"),
+        (["file,age,age", "a.jpg,5,6"], "has columns twice: 'age'"),
+        (["file,age", "a.jpg,20", "a.jpg,20", "a.jpg,30"], r"line 4: 'a\.jpg' stood above with another age"),
         (["file,age", "/etc/passwd,5"], "line 2: expected the path of a picture within"),
         (["file,age", "a/../../b.jpg,5"], "line 2: expected the path of a picture within"),
         (["file,age", ",5"], "line 2: expected the path of a picture within"),

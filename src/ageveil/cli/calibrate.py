@@ -90,6 +90,7 @@ def calibrate(
             )
 
     faces = accuracy.open_faces(data, way)
+    others = None if check is None else accuracy.open_faces(check, way)  # an error shows before the work
     indices, validation = _validating(faces, split)
     if split is not None and validation_share is None and not quiet:
         console(stderr=True).print(
@@ -107,8 +108,7 @@ def calibrate(
     record: dict[str, Any] = {**buffer.to_json(), "statement": buffer.statement()}
     record["licence"] = estimation.get_model(chosen).info.licence
     record["left_out"] = {**aside, **reading.left_out}
-    if check is not None:
-        others = accuracy.open_faces(check, way)
+    if others is not None:
         counted, _ = calibration.countable(others.images, range(len(others.images)), question.minimum_age)
         checked = calibration.check_buffer(read(others, list(counted)), question, buffer.buffer)
         record["check"] = {"data": check, **checked.to_json()}

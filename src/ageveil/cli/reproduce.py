@@ -344,9 +344,9 @@ def _run(
 
 
 def _show(record: dict[str, Any], out: Path) -> None:
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table("model", "approach", "exact, %", "1-off, %")
+    table = Table(Column("model", overflow="fold"), "approach", "exact, %", "1-off, %")
     for row in record["records"]:
         figures = ("{value:.1f} ({low:.1f} to {high:.1f})".format(**row[key]) for key in ("exact", "one_off"))
         table.add_row(row["model"], row["approach"], *figures)

@@ -43,8 +43,9 @@ def train(
 ) -> int:
     """Train an estimator as a recipe says; needs the extra `train`.
 
-    A run that was interrupted goes on from its last finished epoch when the same command is given again. The
-    weights of the best epoch, logs (CSV and TensorBoard) and the recipe stand in the run's folder.
+    A run that was interrupted goes on from its last finished epoch when the same command is given again, and
+    one that is finished stays as it is. The weights of the best epoch, logs (CSV and TensorBoard) and the
+    recipe stand in the run's folder; the log of a call that was interrupted becomes metrics-1.csv, and so on.
     """
     from ageveil.training import engine, recipes
 

@@ -347,7 +347,8 @@ def estimate_all(
                 folds = [labelled.fold for labelled, _ in batch]
                 distributions.extend(_ask(model, column, folds, threads))
     if not images:
-        raise DataError("no face of the data set could be used")
+        reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
+        raise DataError(f"no face of the data set could be used: {reasons}")
     kept, counts = tuple(images), dict(left_out)
     return {
         key: Estimates(faces.dataset, kept, tuple(distributions), *key, faces.total, counts)

@@ -8,6 +8,7 @@ import json
 import logging
 import math
 import multiprocessing
+import pickle
 import signal
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -21,8 +22,12 @@ import safetensors.torch
 import torch
 from lightning.pytorch import callbacks as pl_callbacks
 from lightning.pytorch import loggers as pl_loggers
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.utilities import rank_zero_only
 from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torchmetrics import MeanMetric
@@ -52,7 +57,8 @@ FACES_FILE = "faces.json"
 
 _LEAST_BELIEF = 1e-6  # in any group: a teacher may have put all its belief into the years between them
 
-_GROUP_OF_YEAR = torch.full((MAX_AGE + 1,), -1)
+_NO_GROUP = -1
+_GROUP_OF_YEAR = torch.full((MAX_AGE + 1,), _NO_GROUP)
 for _index, (_low, _high) in enumerate(AGE_GROUPS):
     _GROUP_OF_YEAR[_low : _high + 1] = _index
 
@@ -95,6 +101,20 @@ class Run:
     first: bool
 
 
+class _WholeFiles(TorchCheckpointIO):
+    """Writes checkpoints as a whole or not at all: one that a kill or a full disk cut short is of no use."""
+
+    def save_checkpoint(
+        self,
+        checkpoint: dict[str, Any],
+        path: str | Path,
+        storage_options: Any | None = None,  # noqa: ANN401, ARG002 - Lightning's own signature
+    ) -> None:
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        write_bytes(path, [content.getbuffer()])
+
+
 class _Checkpoint(pl_callbacks.ModelCheckpoint):
     """Knows its best epoch again where the run's folder was moved, as from another machine."""
 
@@ -126,6 +146,7 @@ class _Engine(pl.LightningModule):
         network: AgeNetwork,
         recipe: Recipe,
         pool: FacePool,
+        validation: NDArray[np.int64],
         total_steps: int,
         fresh: Sequence[str],
         teacher: Tensor | None,
@@ -138,8 +159,14 @@ class _Engine(pl.LightningModule):
         self._weights = torch.from_numpy(_emphasis(pool, recipe))
         self._teacher = teacher
         # These gather what all processes saw. A loss that is no number must show.
+        low, high = self._low[validation], self._high[validation]
+        told = {
+            "loss": True,
+            "mae": network.resolution == "year" and bool((low == high).any()),
+            "exact": bool((_groups_of(low, high) != _NO_GROUP).any()),
+        }
         self._seen = torch.nn.ModuleDict(
-            {name: MeanMetric(nan_strategy="disable") for name in ("loss", "mae", "exact")}
+            {name: MeanMetric(nan_strategy="disable") for name, known in told.items() if known}
         )
 
     def on_train_batch_start(self, *_: Any) -> None:  # noqa: ANN401 - Lightning's own signature
@@ -169,16 +196,17 @@ class _Engine(pl.LightningModule):
         index = index.cpu()
         self._see("loss", self._label_loss(logits, index))
         probabilities = torch.softmax(logits.float(), 1).cpu()
-        true = _GROUP_OF_YEAR[self._low[index]]
-        grouped = (true >= 0) & (true == _GROUP_OF_YEAR[self._high[index]])
+        true = _groups_of(self._low[index], self._high[index])
         if self.network.resolution == "year":
             exact = self._low[index] == self._high[index]
             error = (probabilities @ torch.arange(MAX_AGE + 1.0) - self._low[index]).abs()
             self._see("mae", error[exact])
             probabilities = _in_groups(probabilities)
-        self._see("exact", (probabilities.argmax(1) == true)[grouped].float())
+        self._see("exact", (probabilities.argmax(1) == true)[true != _NO_GROUP].float())
 
     def _see(self, name: str, values: Tensor) -> None:
+        if name not in self._seen:  # no validation face tells of it
+            return
         metric = cast(MeanMetric, self._seen[name])
         if len(values):
             metric.update(values)
@@ -226,6 +254,12 @@ class _Engine(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
+def _groups_of(low: Tensor, high: Tensor) -> Tensor:
+    """The group that holds each interval of ages, or `_NO_GROUP`; all of shape (N,)."""
+    youngest = _GROUP_OF_YEAR[low]
+    return torch.where(youngest == _GROUP_OF_YEAR[high], youngest, _NO_GROUP)
+
+
 def _in_groups(years: Tensor) -> Tensor:
     """Sum probabilities of the years, shape (N, 101), to those of the groups, shape (N, 8)."""
     return torch.stack([years[:, low : high + 1].sum(1) for low, high in AGE_GROUPS], 1)
@@ -259,12 +293,14 @@ def train(
         What came out; `run.folder` holds it.
 
     Raises:
+        ValueError: There is no such hardware.
         DataError: A prepared folder is missing or empty, no face is left to train or validate on, or the
-            folder of the run was made by another recipe.
+            folder of the run was made by another recipe, or its last checkpoint is damaged.
         ModelError: Initial weights are missing, damaged or of another architecture, or training diverged.
         OutputError: The run's folder cannot be written.
         KeyboardInterrupt: The run was interrupted; given again, it goes on after its last finished epoch.
     """
+    _check_hardware(hardware)
     pool = FacePool.of([load_prepared(prepared / name) for name in recipe.data])
     training, validation = split(pool, recipe, limit)
     chosen = _checksum(pool, training, validation)
@@ -273,32 +309,38 @@ def train(
     freeze(network, recipe.optimization.frozen)
     taught = _teacher(recipe, runs, network.resolution) if recipe.teacher is not None else None
     folder = _claim(runs / recipe.name, recipe, chosen)
+    last = _Last.read(folder / LAST_FILE, recipe)
+    if last is not None and last.finished and (folder / WEIGHTS_FILE).exists():
+        return Run(folder, last.best_loss, last.epochs, len(training), len(validation), _is_first())
     teacher = None
     if taught is not None:
         answer, digest = taught
-        teacher = _teacher_answers(answer, pool, training, folder, digest + str(chosen["sha256"]))
+        named_by = digest + str(chosen["sha256"])
+        teacher = _teacher_answers(answer, pool, training, folder, named_by, progress=progress)
         if recipe.loss.bounded:
             teacher = losses.bounded(teacher, torch.from_numpy(pool.low), torch.from_numpy(pool.high))
     world = hardware.devices * hardware.nodes
     # Its notices are of devices and of other products; warnings stay.
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    trainer, best = _trainer(recipe, folder, hardware, progress=progress)
+    if _is_first():
+        _keep_logs(folder / "logs")
+    steps = max(1, len(training) // recipe.optimization.batch)
+    trainer, best = _trainer(recipe, folder, hardware, log_every=min(20, steps), progress=progress)
     loaders = _loaders(recipe, pool, training, validation, hardware, trainer.global_rank, world)
     steps = len(loaders[0]) * recipe.optimization.epochs
-    engine = _Engine(network, recipe, pool, steps, fresh, teacher)
-    last = folder / LAST_FILE
-    if last.exists():
+    engine = _Engine(network, recipe, pool, validation, steps, fresh, teacher)
+    if last is not None:
         # Lightning asks loaders for their first faces before it names the epoch.
-        done = torch.load(last, map_location="cpu", weights_only=True)["epoch"]
-        cast(EpochSampler, loaders[0].sampler).set_epoch(done + 1)
+        cast(EpochSampler, loaders[0].sampler).set_epoch(last.epochs)
     try:
         with warnings.catch_warnings():
             # Told once in the documentation instead: few loader processes suffice on few cores.
             warnings.filterwarnings("ignore", message=".*does not have many workers.*")
             warnings.filterwarnings("ignore", message=".*isinstance.*LeafSpec.*")
-            # The run has claimed its folder itself.
+            # The run has claimed its folder itself, and put its earlier logs aside.
             warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
-            trainer.fit(engine, *loaders, ckpt_path=last if last.exists() else None, weights_only=True)
+            resumed = folder / LAST_FILE if last is not None else None
+            trainer.fit(engine, *loaders, ckpt_path=resumed, weights_only=True)
         score = float(best.best_model_score) if best.best_model_score is not None else math.nan
         if not math.isfinite(score):
             raise ModelError(
@@ -314,6 +356,73 @@ def train(
         signal.signal(signal.SIGINT, signal.default_int_handler)
         raise KeyboardInterrupt from None
     return Run(folder, score, trainer.current_epoch, len(training), len(validation), trainer.is_global_zero)
+
+
+def _check_hardware(hardware: Hardware) -> None:
+    if hardware.accelerator not in {"auto", "cpu", "gpu"}:
+        raise ValueError(f"an accelerator is auto, cpu or gpu, got {hardware.accelerator!r}")
+    if hardware.accelerator == "gpu":
+        count = torch.accelerator.device_count()
+        if count < hardware.devices:
+            raise ValueError(
+                f"expected {hardware.devices} GPUs on this machine, found {count}; try auto or cpu"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class _Last:
+    """How far a run has come, as its last checkpoint says."""
+
+    epochs: int
+    best_loss: float
+    finished: bool
+
+    @classmethod
+    def read(cls, path: Path, recipe: Recipe) -> _Last | None:
+        """None where there is no checkpoint yet.
+
+        Raises:
+            DataError: It is damaged.
+        """
+        if not path.exists():
+            return None
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            epochs = int(state["epoch"]) + 1
+            told = {
+                key.partition("{")[0]: said for key, said in state["callbacks"].items() if "validation" in key
+            }
+            waited = int(told[_EarlyStopping.__name__]["wait_count"])
+            score = told[_Checkpoint.__name__]["best_model_score"]
+        except (
+            OSError,
+            RuntimeError,
+            ValueError,
+            KeyError,
+            TypeError,
+            EOFError,
+            pickle.UnpicklingError,
+        ) as error:
+            raise DataError(
+                f"the checkpoint {path} is damaged, or of another version: remove it to train from the first "
+                "epoch"
+            ) from error
+        choice = recipe.optimization
+        best = math.nan if score is None else float(score)
+        return cls(epochs, best, epochs >= choice.epochs or waited >= choice.patience)
+
+
+def _is_first() -> bool:
+    """Whether this is the first of the processes that train together, before there is a trainer to ask."""
+    return bool(getattr(rank_zero_only, "rank", 0) == 0)  # its annotation hides the attribute
+
+
+def _keep_logs(folder: Path) -> None:
+    """Put the table of an interrupted call aside, as metrics-1.csv and so on: the logger begins a new one."""
+    table = folder / "metrics.csv"
+    if table.exists():
+        number = 1 + len(list(folder.glob("metrics-*.csv")))
+        table.rename(folder / f"metrics-{number}.csv")
 
 
 def is_finished(recipe: Recipe, *, prepared: Path, runs: Path) -> bool:
@@ -542,19 +651,30 @@ def _check_licence(recipe: Recipe, name: str, licence: str) -> None:
 
 
 def _teacher_answers(
-    answer: _Answer, pool: FacePool, training: NDArray[np.int64], folder: Path, named_by: str
+    answer: _Answer,
+    pool: FacePool,
+    training: NDArray[np.int64],
+    folder: Path,
+    named_by: str,
+    *,
+    progress: bool,
 ) -> Tensor:
     """What a teacher says of each bare training face and its mirror image, (N, K); kept in the run."""
     # Another teacher, or other faces, have another name.
     path = folder / f"teacher-{hashlib.sha256(named_by.encode()).hexdigest()[:16]}.npy"
     if path.exists():
-        return torch.from_numpy(np.load(path, allow_pickle=False))
+        try:
+            return torch.from_numpy(np.load(path, allow_pickle=False))
+        except (OSError, ValueError, EOFError) as error:
+            raise DataError(f"the teacher's answers in {path} are damaged: remove that file") from error
     if list(folder.glob("teacher-*.npy")):
         raise DataError(
             f"the run in {folder} was begun with another teacher: remove it, or give this one another name"
         )
     rows: list[NDArray[np.floating[Any]]] = []
-    for start in range(0, len(training), 64):
+    starts = range(0, len(training), 64)
+    screen = Console(stderr=True)
+    for start in track(starts, "teacher", console=screen, disable=not (progress and screen.is_terminal)):
         part = training[start : start + 64]
         faces = [anonymize_repeatably(pool.crop(int(i)), "original", np.random.default_rng(0)) for i in part]
         rows.append((answer(faces) + answer([_mirrored(face) for face in faces])) / 2)
@@ -597,7 +717,7 @@ def _loaders(
 
 
 def _trainer(
-    recipe: Recipe, folder: Path, hardware: Hardware, *, progress: bool
+    recipe: Recipe, folder: Path, hardware: Hardware, *, log_every: int, progress: bool
 ) -> tuple[pl.Trainer, pl_callbacks.ModelCheckpoint]:
     choice = recipe.optimization
     best = _Checkpoint(folder, filename="best", monitor="validation/loss", enable_version_counter=False)
@@ -611,7 +731,7 @@ def _trainer(
     if choice.average:
         extra.append(pl_callbacks.EMAWeightAveraging(decay=choice.average))
     if progress:
-        extra.append(pl_callbacks.RichProgressBar())
+        extra.append(pl_callbacks.RichProgressBar(console_kwargs={"stderr": True}))
     world = hardware.devices * hardware.nodes
     trainer = pl.Trainer(
         # Buffers are constants, or batch norms' statistics, of which the first process's are kept. PyTorch
@@ -624,11 +744,12 @@ def _trainer(
         max_epochs=choice.epochs,
         gradient_clip_val=choice.clip,
         callbacks=extra,
+        plugins=[_WholeFiles()],
         logger=[pl_loggers.CSVLogger(folder, "logs", ""), pl_loggers.TensorBoardLogger(folder, "logs", "")],
         enable_progress_bar=progress,
         enable_model_summary=False,
         use_distributed_sampler=False,  # EpochSampler knows the processes
-        log_every_n_steps=20,
+        log_every_n_steps=log_every,
         num_sanity_val_steps=0,
     )
     return trainer, best

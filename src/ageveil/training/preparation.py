@@ -23,6 +23,7 @@ from ageveil.errors import (
     DataError,
     FaceError,
     ImageError,
+    MissingImageError,
     NoFaceError,
     OutputError,
     SeveralFacesError,
@@ -79,6 +80,7 @@ def left_out_reason(error: AgeveilError) -> str:
         (NoFaceError, "no face found"),
         (SeveralFacesError, "several faces"),
         (FaceError, "unusable face"),
+        (MissingImageError, "missing picture"),
         (ImageError, "unreadable picture"),
     ):
         if isinstance(error, kind):

@@ -51,11 +51,7 @@ def split_validation(
         ValueError: A share lies outside its bounds.
         DataError: A part is empty.
     """
-    if not 0 < share < 1:
-        raise ValueError(f"a validation part has a share above 0 and below 1, got {share}")
-    for held in hold_out.values():
-        if not 0 <= held <= 1:
-            raise ValueError(f"a held-out share lies in [0, 1], got {held}")
+    _check_shares(share, hold_out)
     shares: dict[str, float] = {}
     for image in images:
         unit = _unit(image)
@@ -81,8 +77,10 @@ def left_out(
     Arguments as `split_validation`; `test_fold` as `ageveil.estimation.Split` has it.
 
     Raises:
+        ValueError: A share lies outside its bounds.
         DataError: There are none.
     """
+    _check_shares(share, hold_out)
     found = [
         index
         for index, image in enumerate(images)
@@ -142,7 +140,7 @@ def split_fold(images: Sequence[LabelledImage], fold: int) -> tuple[Indices, Ind
     """
     testing = np.array([image.fold == fold for image in images], np.bool_)
     if any(image.fold is None for image in images):
-        raise DataError("expected pictures with a fold, got some without")
+        raise DataError("expected pictures with a fold, got some without: the data set states no folds")
     people = [
         {image.identity for image, here in zip(images, testing, strict=True) if here == side}
         for side in (0, 1)
@@ -159,6 +157,14 @@ def _parts(second: NDArray[np.bool_], what: str) -> tuple[Indices, Indices]:
         if not len(part):
             raise DataError(f"the {name} part is empty {what}")
     return parts
+
+
+def _check_shares(share: float, hold_out: Mapping[tuple[int, int], float]) -> None:
+    if not 0 < share < 1:
+        raise ValueError(f"a validation part has a share above 0 and below 1, got {share}")
+    for held in hold_out.values():
+        if not 0 <= held <= 1:
+            raise ValueError(f"a held-out share lies in [0, 1], got {held}")
 
 
 def _unit(image: LabelledImage) -> str:

@@ -60,8 +60,9 @@ def read_adience(folder: Path) -> Dataset:
         Records in the order of the tables; `left_out` counts pictures without an age.
 
     Raises:
-        DataError: A table is missing or does not read as documented, an age is no age or interval within
-            0..116, there is no folder of pictures, a user stands in two folds, or no picture has an age.
+        DataError: A table is missing, empty or does not read as documented, an age is no age or interval
+            within 0..116, there is no folder of pictures, a user stands in two folds, or no picture has an
+            age.
 
     Source:
         Eidinger, Enbar and Hassner 2014, "Age and Gender Estimation of Unfiltered Faces".
@@ -78,6 +79,7 @@ def read_adience(folder: Path) -> Dataset:
     images: list[LabelledImage] = []
     rows = 0
     for fold, table in enumerate(tables):
+        before = rows
         for where, row in _rows(table, ADIENCE_COLUMNS, delimiter="\t"):
             rows += 1
             ages = _adience_ages(where, row["age"])
@@ -94,6 +96,8 @@ def read_adience(folder: Path) -> Dataset:
                         fold=fold,
                     )
                 )
+        if rows == before:
+            raise DataError(f"{str(table)!r} has no row: a fold is missing")
     return _dataset("adience", folder, images, rows)
 
 
@@ -161,11 +165,12 @@ def read_csv(table: Path) -> Dataset:
         Records in the order of the table; `left_out` counts pictures without an age.
 
     Raises:
-        DataError: The table is missing or does not read as documented, a path leads out of its folder, an
-            identity stands in two folds, or no picture has an age.
+        DataError: The table is missing or does not read as documented, a path leads out of its folder or
+            stands twice with unlike ages, an identity stands in two folds, or no picture has an age.
     """
     images: list[LabelledImage] = []
     rows = 0
+    labels: dict[Path, tuple[int, int]] = {}
     for where, row in _rows(table, ("file",)):
         rows += 1
         texts = _age_fields(where, row)
@@ -176,9 +181,12 @@ def read_csv(table: Path) -> Dataset:
             raise DataError(f"{where}: expected aligned as 0, 1, true or false, got {row['aligned']!r}")
         low, high = (_number(where, "an age", text) for text in texts)
         _check_ages(where, low, high)
+        path = _within(where, table.parent, row["file"])
+        if labels.setdefault(path, (low, high)) != (low, high):
+            raise DataError(f"{where}: {row['file']!r} stood above with another age")
         images.append(
             LabelledImage(
-                _within(where, table.parent, row["file"]),
+                path,
                 low,
                 high,
                 identity=row.get("identity") or None,
@@ -219,7 +227,10 @@ def _rows(table: Path, columns: Sequence[str], *, delimiter: str = ",") -> Itera
     try:
         with open(table, encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, delimiter=delimiter, quoting=quoting, strict=True)
-            lacking = [column for column in columns if column not in (reader.fieldnames or ())]
+            names = list(reader.fieldnames or ())
+            if twice := sorted({name for name in names if names.count(name) > 1}):
+                raise DataError(f"{str(table)!r} has columns twice: {', '.join(map(repr, twice))}")
+            lacking = [column for column in columns if column not in names]
             if lacking:
                 raise DataError(f"{str(table)!r} lacks the columns {', '.join(lacking)}")
             for row in reader:
