@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+_ROUNDING = 1e-9  # weights add up to a share with an error of this size at most, in percent
+
 Statistic = Callable[[NDArray[np.float64]], float]
 """Computes a figure from weights, shape (N,): how often each face counts."""
 
@@ -144,9 +146,9 @@ def widened(share: Estimate, people: int) -> Estimate:
         share: In percent.
         people: Number of people drawn from, 1 or more.
     """
-    if share.low < share.high:
+    if share.high - share.low > _ROUNDING:
         return share
-    hits = share.value / 100 * people
+    hits = round(share.value / 100 * people, 6)
     low = clopper_pearson(math.floor(hits), people).low
     high = clopper_pearson(math.ceil(hits), people).high
     return Estimate(share.value, 100 * low, 100 * high)

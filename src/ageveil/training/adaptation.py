@@ -10,7 +10,6 @@ import hashlib
 import io
 import json
 import math
-import multiprocessing
 import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -26,7 +25,7 @@ from torch.utils.data import DataLoader
 
 from ageveil.errors import DataError
 from ageveil.files import make_directory, write_bytes
-from ageveil.training.faces import REPEATABLE, EpochSampler, FacePool, TrainingFaces
+from ageveil.training.faces import REPEATABLE, EpochSampler, FacePool, TrainingFaces, worker_options
 from ageveil.training.resnet import CropRecogniser
 from ageveil.training.splits import split_validation
 
@@ -260,15 +259,9 @@ def _loader(
 ) -> tuple[DataLoader[Any], EpochSampler]:
     shown = TrainingFaces(pool, how.approaches, varied=how.varied, seed=how.seed)
     sampler = EpochSampler(faces, seed=how.seed)
-    extra: dict[str, Any] = {}
-    if workers:
-        # A fork of a process with threads may wait for ever.
-        fresh = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-        extra = {"persistent_workers": True, "prefetch_factor": 4, "multiprocessing_context": fresh}
     whole = len(faces) >= how.batch
-    return DataLoader(
-        shown, how.batch, sampler=sampler, drop_last=whole, num_workers=workers, **extra
-    ), sampler
+    loader = DataLoader(shown, how.batch, sampler=sampler, drop_last=whole, **worker_options(workers))
+    return loader, sampler
 
 
 def _keep(

@@ -7,7 +7,6 @@ import io
 import json
 import logging
 import math
-import multiprocessing
 import pickle
 import signal
 import warnings
@@ -42,6 +41,7 @@ from ageveil.training.faces import (
     TrainingFaces,
     ValidationFaces,
     anonymize_repeatably,
+    worker_options,
 )
 from ageveil.training.networks import AgeNetwork, get_network
 from ageveil.training.preparation import load_prepared
@@ -700,12 +700,7 @@ def _loaders(
     world: int,
 ) -> tuple[DataLoader[Any], DataLoader[Any]]:
     batch = max(1, recipe.optimization.batch // world)
-    shared: dict[str, Any] = {"batch_size": batch, "num_workers": hardware.workers, "pin_memory": False}
-    if hardware.workers:
-        # A fork of a process with threads, as those of OpenCV and ONNX Runtime, may wait for ever.
-        fresh = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-        # They stay from epoch to epoch: a fresh process takes seconds to start.
-        shared |= {"prefetch_factor": 4, "persistent_workers": True, "multiprocessing_context": fresh}
+    shared = {"batch_size": batch, "pin_memory": False, **worker_options(hardware.workers)}
     faces = TrainingFaces(pool, recipe.approaches, varied=recipe.vary, seed=recipe.seed)
     sampler = EpochSampler(training, seed=recipe.seed, rank=rank, world=world)
     kept = ValidationFaces(pool, validation[rank::world], recipe.approaches, recipe.seed)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import math
+import multiprocessing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -90,6 +92,23 @@ class FacePool:
                 return folder.crop(index)
             index -= len(folder)
         raise IndexError("no face has that number")
+
+
+def worker_options(workers: int) -> dict[str, Any]:
+    """How a `DataLoader` runs its worker processes, as keyword arguments.
+
+    They begin afresh, since a fork of a process with threads, as those of OpenCV and ONNX Runtime, may wait
+    for ever; and they stay from epoch to epoch, since beginning takes seconds.
+    """
+    if not workers:
+        return {"num_workers": 0}
+    fresh = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+    return {
+        "num_workers": workers,
+        "multiprocessing_context": fresh,
+        "persistent_workers": True,
+        "prefetch_factor": 4,
+    }
 
 
 class HiddenFaces:

@@ -9,7 +9,6 @@ import hashlib
 import io
 import json
 import math
-import multiprocessing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -27,7 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 from ageveil.errors import DataError, ModelError
 from ageveil.files import make_directory, write_bytes
 from ageveil.training.export import opened, round_weights, traced
-from ageveil.training.faces import FacePool, HiddenFaces
+from ageveil.training.faces import FacePool, HiddenFaces, worker_options
 from ageveil.training.inpainter import SIDE, WIDTHS, Inpainter
 from ageveil.training.splits import split_validation
 from ageveil.types import AnonymizedFace
@@ -252,10 +251,7 @@ def _mark(pool: FacePool, plan: Plan, training: Sequence[int], held_out: Sequenc
 
 
 def _loader(pairs: Pairs, batches: list[list[tuple[int, int]]], workers: int) -> DataLoader[Any]:
-    # A fork of a process with threads, as those of OpenCV, may wait for ever.
-    fresh = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-    more: dict[str, Any] = {"multiprocessing_context": fresh, "prefetch_factor": 4} if workers else {}
-    return DataLoader(pairs, batch_sampler=batches, num_workers=workers, **more)
+    return DataLoader(pairs, batch_sampler=batches, **worker_options(workers))
 
 
 def _pictures(pairs: Sequence[Tensor], device: torch.device | str) -> tuple[Tensor, Tensor, Tensor]:
