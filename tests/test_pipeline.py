@@ -32,6 +32,7 @@ from ageveil.errors import (
     DataError,
     ImageLimitError,
     LeakError,
+    MissingImageError,
     NoFaceError,
     OutputError,
     SeveralFacesError,
@@ -509,7 +510,7 @@ def test_estimate_many_equals_one_by_one(astronaut, grace_hopper, portraits, tmp
         # Summed in another order with another number of threads.
         assert result.distribution.years == pytest.approx(alone.distribution.years, abs=1e-5)
     kinds = [type(result) for result in results if isinstance(result, AgeveilError)]
-    assert kinds == [UnreadableImageError, UnreadableImageError, NoFaceError]
+    assert kinds == [MissingImageError, UnreadableImageError, NoFaceError]
 
 
 def test_estimate_many_that_is_closed_leaves_no_work_behind(astronaut):
