@@ -85,7 +85,7 @@ def test_minors_are_judged_at_the_threshold_of_the_adults(built):
     assert (found["13-17"]["judged_over"], found["13-17"]["faces"], found["15-17"]["faces"]) == (0, 3, 2)
 
 
-def test_what_few_people_keep_is_not_stated(built):
+def test_what_few_people_keep_is_not_stated():
     # A hundred faces of four people, of whom one is judged rightly: a draw of people may hold no hit at all.
     info = estimation.get_model("dlib-age").info
     images = tuple(LabelledImage(Path("x.jpg"), 28, 28, identity=f"p{n // 25}") for n in range(100))

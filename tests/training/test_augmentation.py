@@ -32,7 +32,7 @@ def test_the_crop_is_left_alone_and_its_form_kept(faces):
     np.testing.assert_array_equal(crop.pixels, before)
 
 
-def test_compression_is_that_of_a_jpeg_in_its_own_colours(monkeypatch):
+def test_compression_is_that_of_a_jpeg_in_its_own_colours():
     rng = np.random.default_rng(0)
     pixels = cv2.resize(
         rng.integers(0, 256, (28, 28, 3), np.uint8), (224, 224), interpolation=cv2.INTER_CUBIC

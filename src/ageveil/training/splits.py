@@ -140,7 +140,7 @@ def split_fold(images: Sequence[LabelledImage], fold: int) -> tuple[Indices, Ind
     """
     testing = np.array([image.fold == fold for image in images], np.bool_)
     if any(image.fold is None for image in images):
-        raise DataError("expected pictures with a fold, got some without: the data set states no folds")
+        raise DataError("expected pictures with a fold, got some without: this data set cannot leave one out")
     people = [
         {image.identity for image, here in zip(images, testing, strict=True) if here == side}
         for side in (0, 1)
