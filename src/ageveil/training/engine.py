@@ -7,7 +7,6 @@ import io
 import json
 import logging
 import math
-import pickle
 import signal
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +20,6 @@ import safetensors.torch
 import torch
 from lightning.pytorch import callbacks as pl_callbacks
 from lightning.pytorch import loggers as pl_loggers
-from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities import rank_zero_only
 from numpy.typing import NDArray
@@ -35,6 +33,7 @@ from ageveil import estimation
 from ageveil.errors import DataError, ModelError, OutputError
 from ageveil.files import write_bytes, write_text
 from ageveil.training import initial, losses
+from ageveil.training.checkpoints import Checkpoint, EarlyStopping, Progress, WholeFiles
 from ageveil.training.faces import (
     EpochSampler,
     FacePool,
@@ -99,43 +98,6 @@ class Run:
     training_faces: int
     validation_faces: int
     first: bool
-
-
-class _WholeFiles(TorchCheckpointIO):
-    """Writes checkpoints as a whole or not at all: one that a kill or a full disk cut short is of no use."""
-
-    def save_checkpoint(
-        self,
-        checkpoint: dict[str, Any],
-        path: str | Path,
-        storage_options: Any | None = None,  # noqa: ANN401, ARG002 - Lightning's own signature
-    ) -> None:
-        content = io.BytesIO()
-        torch.save(checkpoint, content)
-        write_bytes(path, [content.getbuffer()])
-
-
-class _Checkpoint(pl_callbacks.ModelCheckpoint):
-    """Knows its best epoch again where the run's folder was moved, as from another machine."""
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        here = Path(str(self.dirpath))
-        state = {**state_dict, "dirpath": self.dirpath}
-        for key in ("best_model_path", "kth_best_model_path", "last_model_path"):
-            state[key] = str(here / Path(path).name) if (path := state[key]) else path
-        state["best_k_models"] = {
-            str(here / Path(path).name): score for path, score in state["best_k_models"].items()
-        }
-        super().load_state_dict(state)
-
-
-class _EarlyStopping(pl_callbacks.EarlyStopping):
-    """Stays stopped where a run that had ended is started again."""
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        super().on_train_start(trainer, pl_module)
-        if self.wait_count >= self.patience:
-            trainer.should_stop = True
 
 
 class _Engine(pl.LightningModule):
@@ -309,7 +271,7 @@ def train(
     freeze(network, recipe.optimization.frozen)
     taught = _teacher(recipe, runs, network.resolution) if recipe.teacher is not None else None
     folder = _claim(runs / recipe.name, recipe, chosen)
-    last = _Last.read(folder / LAST_FILE, recipe)
+    last = Progress.read(folder / LAST_FILE, recipe.optimization)
     if last is not None and last.finished and (folder / WEIGHTS_FILE).exists():
         return Run(folder, last.best_loss, last.epochs, len(training), len(validation), _is_first())
     teacher = None
@@ -367,49 +329,6 @@ def _check_hardware(hardware: Hardware) -> None:
             raise ValueError(
                 f"expected {hardware.devices} GPUs on this machine, found {count}; try auto or cpu"
             )
-
-
-@dataclass(frozen=True, slots=True)
-class _Last:
-    """How far a run has come, as its last checkpoint says."""
-
-    epochs: int
-    best_loss: float
-    finished: bool
-
-    @classmethod
-    def read(cls, path: Path, recipe: Recipe) -> _Last | None:
-        """None where there is no checkpoint yet.
-
-        Raises:
-            DataError: It is damaged.
-        """
-        if not path.exists():
-            return None
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-            epochs = int(state["epoch"]) + 1
-            told = {
-                key.partition("{")[0]: said for key, said in state["callbacks"].items() if "validation" in key
-            }
-            waited = int(told[_EarlyStopping.__name__]["wait_count"])
-            score = told[_Checkpoint.__name__]["best_model_score"]
-        except (
-            OSError,
-            RuntimeError,
-            ValueError,
-            KeyError,
-            TypeError,
-            EOFError,
-            pickle.UnpicklingError,
-        ) as error:
-            raise DataError(
-                f"the checkpoint {path} is damaged, or of another version: remove it to train from the first "
-                "epoch"
-            ) from error
-        choice = recipe.optimization
-        best = math.nan if score is None else float(score)
-        return cls(epochs, best, epochs >= choice.epochs or waited >= choice.patience)
 
 
 def _is_first() -> bool:
@@ -715,12 +634,12 @@ def _trainer(
     recipe: Recipe, folder: Path, hardware: Hardware, *, log_every: int, progress: bool
 ) -> tuple[pl.Trainer, pl_callbacks.ModelCheckpoint]:
     choice = recipe.optimization
-    best = _Checkpoint(folder, filename="best", monitor="validation/loss", enable_version_counter=False)
-    last = _Checkpoint(folder, filename=Path(LAST_FILE).stem, enable_version_counter=False)
+    best = Checkpoint(folder, filename="best", monitor="validation/loss", enable_version_counter=False)
+    last = Checkpoint(folder, filename=Path(LAST_FILE).stem, enable_version_counter=False)
     extra: list[pl.Callback] = [
         best,
         last,  # after the best, so that it knows of it
-        _EarlyStopping("validation/loss", patience=choice.patience, check_finite=True),
+        EarlyStopping("validation/loss", patience=choice.patience, check_finite=True),
         pl_callbacks.LearningRateMonitor("step"),
     ]
     if choice.average:
@@ -739,7 +658,7 @@ def _trainer(
         max_epochs=choice.epochs,
         gradient_clip_val=choice.clip,
         callbacks=extra,
-        plugins=[_WholeFiles()],
+        plugins=[WholeFiles()],
         logger=[pl_loggers.CSVLogger(folder, "logs", ""), pl_loggers.TensorBoardLogger(folder, "logs", "")],
         enable_progress_bar=progress,
         enable_model_summary=False,

@@ -1,0 +1,111 @@
+"""Checkpoints of a run: written whole, known again where it was moved, read to see how far it has come."""
+
+from __future__ import annotations
+
+import io
+import math
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch import callbacks as pl_callbacks
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from ageveil.errors import DataError
+from ageveil.files import write_bytes
+from ageveil.training.recipes import Optimization
+
+
+class WholeFiles(TorchCheckpointIO):
+    """Writes checkpoints as a whole or not at all: one that a kill or a full disk cut short is of no use."""
+
+    def save_checkpoint(
+        self,
+        checkpoint: dict[str, Any],
+        path: str | Path,
+        storage_options: Any | None = None,  # noqa: ANN401, ARG002 - Lightning's own signature
+    ) -> None:
+        """Write a checkpoint.
+
+        Raises:
+            OutputError: It cannot be written; an earlier one is still there.
+        """
+        content = io.BytesIO()
+        torch.save(checkpoint, content)
+        write_bytes(path, [content.getbuffer()])
+
+
+class Checkpoint(pl_callbacks.ModelCheckpoint):
+    """Knows its best epoch again where the run's folder was moved, as from another machine."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up what a checkpoint says, with the run's folder as it is now."""
+        here = Path(str(self.dirpath))
+        state = {**state_dict, "dirpath": self.dirpath}
+        for key in ("best_model_path", "kth_best_model_path", "last_model_path"):
+            state[key] = str(here / Path(path).name) if (path := state[key]) else path
+        state["best_k_models"] = {
+            str(here / Path(path).name): score for path, score in state["best_k_models"].items()
+        }
+        super().load_state_dict(state)
+
+
+class EarlyStopping(pl_callbacks.EarlyStopping):
+    """Stays stopped where a run that had ended is started again."""
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """End training before its first step where it had ended."""
+        super().on_train_start(trainer, pl_module)
+        if self.wait_count >= self.patience:
+            trainer.should_stop = True
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run has come, as its last checkpoint says.
+
+    Attributes:
+        epochs: Passes over the training faces that were made.
+        best_loss: Least validation loss; not a number where there was none.
+        finished: Whether no pass is left, or it was stopped early.
+    """
+
+    epochs: int
+    best_loss: float
+    finished: bool
+
+    @classmethod
+    def read(cls, path: Path, choice: Optimization) -> Progress | None:
+        """None where there is no checkpoint yet.
+
+        Raises:
+            DataError: It is damaged.
+        """
+        if not path.exists():
+            return None
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            epochs = int(state["epoch"]) + 1
+            told = {
+                key.partition("{")[0]: said for key, said in state["callbacks"].items() if "validation" in key
+            }
+            waited = int(told[EarlyStopping.__name__]["wait_count"])
+            score = told[Checkpoint.__name__]["best_model_score"]
+        except (
+            OSError,
+            RuntimeError,
+            ValueError,
+            KeyError,
+            TypeError,
+            EOFError,
+            pickle.UnpicklingError,
+        ) as error:
+            raise DataError(
+                f"the checkpoint {path} is damaged, or of another version: remove it to train from the first "
+                "epoch"
+            ) from error
+        best = math.nan if score is None else float(score)
+        return cls(epochs, best, epochs >= choice.epochs or waited >= choice.patience)
