@@ -140,6 +140,35 @@ def test_a_side_that_leaves_nothing_is_refused():
     assert torch.isfinite(logits).all()
 
 
+@pytest.mark.parametrize("side", [75, 96, 112, 137])
+def test_the_small_network_is_the_large_one_where_blocks_are_passed_by(side):
+    torch.manual_seed(5)
+    large = get_network("inception-resnet").build(side).eval()
+    small = get_network("inception-resnet-small").build(side).eval()
+    assert initial.fit(small, small.inherit(large.state_dict())) == ()
+    kept = ["Block35_1", "Block35_2", "Block35_3", "Block35_4", "Block35_5", "Mixed_6a"]
+    kept += ["Block17_1", "Block17_6", "Mixed_7a", "Block8_6"]
+    assert list(small.backbone.blocks) == kept
+    assert sum(tensor.numel() for tensor in small.parameters()) < 9.5e6
+
+    for name, block in large.backbone.blocks.items():
+        if name not in kept:
+            block.forward = lambda maps: maps
+    crops = torch.from_numpy(np.random.default_rng(6).integers(0, 256, (2, side, side, 3), np.uint8))
+    masks = torch.zeros(2, side, side, dtype=torch.bool)
+    with torch.no_grad():
+        torch.testing.assert_close(small(crops, masks), large(crops, masks))
+
+
+def test_the_small_network_goes_on_from_one_like_it_and_starts_from_facenet(weights):
+    earlier, later = (get_network("inception-resnet-small").build(96) for _ in range(2))
+    assert initial.fit(later, later.inherit(earlier.state_dict())) == ()
+    for name, tensor in earlier.state_dict().items():
+        assert torch.equal(later.state_dict()[name], tensor)
+    fresh = initial.fit(later, later.adapt(initial.load("facenet", weights)))
+    assert fresh == ("years.weight", "years.bias")
+
+
 def without(data, dropped):
     """A Keras file without one of its tensors."""
     copy = io.BytesIO(data)

@@ -23,7 +23,8 @@ from ageveil.training.networks import (
 )
 
 YEARS, GROUPS = 101, 8
-SIDES = {"dlib-resnet": 67}  # of networks that cannot look at crops of 64
+# Of networks that cannot look at crops of 64.
+SIDES = {"dlib-resnet": 67, "inception-resnet": 75, "inception-resnet-small": 75}
 
 
 def crops_and_mask(count=2, side=96):
@@ -131,7 +132,10 @@ def test_padding_is_tensorflows_same(side, stride):
     np.testing.assert_allclose(made, expected, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["mobilenet", "mobilenet-placed", "efficientnet-lite0", "dlib-resnet"])
+@pytest.mark.parametrize(
+    "name",
+    ["mobilenet", "mobilenet-placed", "efficientnet-lite0", "dlib-resnet", "inception-resnet-small"],
+)
 def test_a_new_mask_input_is_silent_at_first(name):
     network = get_network(name).build(SIDES.get(name, 64)).eval()
     own = network.state_dict()
