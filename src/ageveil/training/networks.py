@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ageveil.anonymization import VEIL_LEVELS
+from ageveil.errors import ModelError
 from ageveil.training.efficientnet import EfficientNetLite0, SameConv2d
-from ageveil.training.facenet import FEATURES, SIDE, FaceNet
+from ageveil.training.facenet import FaceNet
 from ageveil.training.resnet import DlibResNet
 from ageveil.types import AGE_GROUPS, MAX_AGE, Resolution
 
@@ -204,6 +205,13 @@ def _with_mask_input(weight: Tensor) -> Tensor:
     return torch.cat([weight, torch.zeros_like(weight[:, :1])], 1)
 
 
+def _in_backbone(backbone: nn.Module, state: Mapping[str, Tensor], first: str) -> dict[str, Tensor]:
+    """What a backbone takes from initial weights, named as its network's; `first` gets a silent input."""
+    own = backbone.state_dict()
+    named = {f"backbone.{name}": tensor for name, tensor in state.items() if name in own}
+    return {**named, f"backbone.{first}": _with_mask_input(state[first])}
+
+
 class EfficientNet(AgeNetwork):
     """EfficientNet-Lite0 over years; the eye mask is an input.
 
@@ -221,12 +229,7 @@ class EfficientNet(AgeNetwork):
 
     def adapt(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The ImageNet weights, with a silent fourth input."""
-        own = self.backbone.state_dict()
-        named = {name: tensor for name, tensor in state.items() if name in own}
-        return {
-            f"backbone.{name}": _with_mask_input(tensor) if tensor.shape[1:2] == (3,) else tensor
-            for name, tensor in named.items()
-        }
+        return _in_backbone(self.backbone, state, "stem.conv.weight")
 
     def forward(self, crops: Tensor, eye_mask: Tensor) -> Tensor:
         """Logits over the years, shape (N, 101); arguments as `AgeNetwork.resized`."""
@@ -269,9 +272,7 @@ class ResNet(AgeNetwork):
 
     def adapt(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The recogniser's weights, with a silent fourth input."""
-        own = self.backbone.state_dict()
-        named = {f"backbone.{name}": tensor for name, tensor in state.items() if name in own}
-        return {**named, "backbone.stem.weight": _with_mask_input(state["stem.weight"])}
+        return _in_backbone(self.backbone, state, "stem.weight")
 
     def forward(self, crops: Tensor, eye_mask: Tensor) -> Tensor:
         """Logits over the years, shape (N, 101); arguments as `AgeNetwork.resized`."""
@@ -295,27 +296,34 @@ class InceptionResNet(AgeNetwork):
 
     resolution: Resolution = "year"
     _SMALLEST = 75
+    _DROPOUT = 0.3
 
-    def __init__(self, side: int = SIDE) -> None:
+    def __init__(self, side: int = 160) -> None:
         super().__init__(side)
         if side < self._SMALLEST:
             raise ValueError(
                 f"Inception-ResNet looks at crops of {self._SMALLEST} pixels or more, got {side}"
             )
         self.backbone = FaceNet(channels=4)
+        features = self.backbone.embedding.in_features
         del self.backbone.embedding
-        self.dropout = nn.Dropout(0.3)
-        self.years = nn.Linear(FEATURES, YEARS)
+        self.dropout = nn.Dropout(self._DROPOUT)
+        self.years = nn.Linear(features, YEARS)
 
     def adapt(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The recogniser's weights, with a silent fourth input."""
-        own = self.backbone.state_dict()
-        named = {name: tensor for name, tensor in state.items() if name in own}
-        first = next(iter(own))
-        return {
-            f"backbone.{name}": _with_mask_input(tensor) if name == first else tensor
-            for name, tensor in named.items()
-        }
+        return _in_backbone(self.backbone, state, "stem.Conv2d_1a_3x3.weight")
+
+    def inherit(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The weights of one like this or of a larger one, whose further blocks are left aside.
+
+        Raises:
+            ModelError: Some are missing, as those of a smaller one's blocks would be.
+        """
+        own = self.state_dict()
+        if missing := [name for name in own if name not in state]:
+            raise ModelError(f"the earlier weights do not fit: {missing[0]} is missing")
+        return {name: state[name] for name in own}
 
     def forward(self, crops: Tensor, eye_mask: Tensor) -> Tensor:
         """Logits over the years, shape (N, 101); arguments as `AgeNetwork.resized`."""
@@ -327,7 +335,7 @@ class InceptionResNet(AgeNetwork):
 
 
 class SmallInceptionResNet(InceptionResNet):
-    """`InceptionResNet` without most of its later residual blocks: fast enough for use in the field.
+    """`InceptionResNet` without most of its later residual blocks, small enough to be served.
 
     A residual block adds a share to what passes it, so what stands behind a block that is left out still
     understands what comes, nearly, and learns the rest in a few passes. Two fifths of the weights stay.
@@ -336,6 +344,7 @@ class SmallInceptionResNet(InceptionResNet):
         side: As for `InceptionResNet`.
     """
 
+    _DROPOUT = 0.2
     _KEPT = (
         *(f"Block35_{number}" for number in range(1, 6)),
         "Mixed_6a",
@@ -350,12 +359,6 @@ class SmallInceptionResNet(InceptionResNet):
         for name in list(self.backbone.blocks):
             if name not in self._KEPT:
                 del self.backbone.blocks[name]
-        self.dropout = nn.Dropout(0.2)
-
-    def inherit(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The weights of one like this, or of an `InceptionResNet` without the blocks that are left out."""
-        own = self.state_dict()
-        return {name: tensor for name, tensor in state.items() if name in own}
 
 
 class Vgg16(AgeNetwork):
@@ -594,7 +597,7 @@ NETWORKS: Mapping[str, Network] = MappingProxyType(
         "veil": Network(Veil, "year", 160, ()),
         "cells": Network(Cells, "year", 8, ()),
         "efficientnet-lite0": Network(EfficientNet, "year", 160, ("efficientnet-lite0",)),
-        "inception-resnet": Network(InceptionResNet, "year", SIDE, ("facenet",)),
+        "inception-resnet": Network(InceptionResNet, "year", 160, ("facenet",)),
         "inception-resnet-small": Network(SmallInceptionResNet, "year", 112, ("facenet",)),
         "dlib-resnet": Network(ResNet, "year", 144, ("dlib-resnet",)),
     }
