@@ -15,9 +15,10 @@ from torch.nn import functional
 
 from ageveil.errors import ModelError
 from ageveil.training import initial
-from ageveil.training.facenet import SIDE, FaceNet
+from ageveil.training.facenet import FaceNet
 from ageveil.training.networks import get_network
 
+SIDE = 160  # of the faces that the network was trained on
 MEMBER = "nex_face/resources/facenet_keras_2024.h5"
 
 
@@ -318,6 +319,15 @@ def test_wheels_that_cannot_be_read_are_errors(tmp_path):
         path.write_bytes(whole[:at] + value + whole[at + len(value) :])
         with pytest.raises(ModelError, match=message):
             initial.read_facenet(path)
+
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as wheel:
+        wheel.writestr(MEMBER, b"0123456789" * 100)
+    whole = bytearray(path.read_bytes())
+    data = 30 + len(MEMBER)  # behind the member's own header
+    whole[data + 8 : data + 14] = b"\xff" * 6
+    path.write_bytes(whole)
+    with pytest.raises(ModelError, match="cannot be read as a zip file"):
+        initial.read_facenet(path)
 
     with pytest.raises(ModelError, match=r"none\.h5 cannot be read"):
         initial.read_facenet(tmp_path / "none.h5")

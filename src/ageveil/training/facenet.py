@@ -6,11 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-SIDE = 160
-"""Side in pixels of the faces that the network was trained on."""
-
-FEATURES = 1792
-"""Width of what is pooled."""
+_FEATURES = 1792  # width of what is pooled
 
 # A layer is named as its makers named it; the end of the name is the size of its kernel. A name -> outputs.
 _Branches = tuple[tuple[tuple[str, int], ...], ...]
@@ -124,10 +120,10 @@ class FaceNet(nn.Module):
             blocks[f"Block17_{at + 1}"] = _Residual(896, _BLOCK17, 0.1)
         blocks["Mixed_7a"] = _Reduction(896, _MIXED_7A)
         for at in range(5):
-            blocks[f"Block8_{at + 1}"] = _Residual(FEATURES, _BLOCK8, 0.2)
-        blocks["Block8_6"] = _Residual(FEATURES, _BLOCK8, 1.0, last=True)
+            blocks[f"Block8_{at + 1}"] = _Residual(_FEATURES, _BLOCK8, 0.2)
+        blocks["Block8_6"] = _Residual(_FEATURES, _BLOCK8, 1.0, last=True)
         self.blocks = nn.ModuleDict(blocks)
-        self.embedding = nn.Linear(FEATURES, 128)
+        self.embedding = nn.Linear(_FEATURES, 128)
 
     def forward(self, faces: Tensor) -> Tensor:
         """Embeddings of faces, shape (N, 128); those of one person point the same way.

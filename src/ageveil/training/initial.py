@@ -73,7 +73,8 @@ _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 _LARGEST = 1 << 30  # bytes of a member of an archive
 
-_KERAS_EPSILON = 1e-3  # that FaceNet's batch norms add to a variance
+_KERAS_NORM = ("beta", "moving_mean", "moving_variance")  # FaceNet's batch norms have no gamma
+_KERAS_EPSILON = 1e-3  # that they add to a variance
 
 _EFFICIENTNET_ENDS = {
     "_conv_stem": "stem.conv",
@@ -377,40 +378,33 @@ def read_facenet(path: Path) -> State:
     data = _zip_member(path, member) if path.suffix == ".whl" else _content(path)
     with torch.device("meta"):  # the shapes alone
         own = {name: tuple(tensor.shape) for name, tensor in FaceNet().state_dict().items()}
-    # "blocks.Block35_1.branches.0.Branch_0_Conv2d_1x1.bias" -> "Block35_1_Branch_0_Conv2d_1x1"
-    theirs = {name: re.sub(r"(stem|blocks|branches\.\d+)\.", "", name.rsplit(".", 1)[0]) for name in own}
-    theirs = {
-        name: layer.replace(".", "_").replace("embedding", "Bottleneck") for name, layer in theirs.items()
+    # "blocks.Block35_1.branches.0.Branch_0_Conv2d_1x1" -> "Block35_1_Branch_0_Conv2d_1x1"
+    layers = {
+        layer: re.sub(r"(stem|blocks|branches\.\d+)\.", "", layer).replace(".", "_")
+        for layer in (name.removesuffix(".weight") for name in own if name.endswith(".weight"))
     }
+    layers["embedding"] = "Bottleneck"
     shapes: dict[str, tuple[int, ...]] = {}
-    for name, shape in own.items():
-        layer = theirs[name]
-        if name.endswith(".weight"):
-            shapes[f"{layer}/kernel"] = (*shape[2:], *shape[1::-1])
-        elif _is_mixture(layer):
-            shapes[f"{layer}/bias"] = shape
-        else:
-            shapes |= {
-                f"{layer}_BatchNorm/{part}": shape for part in ("beta", "moving_mean", "moving_variance")
-            }
+    for layer, theirs in layers.items():
+        outputs, inputs, *kernel = own[f"{layer}.weight"]
+        shapes[f"{theirs}/kernel"] = (*kernel, inputs, outputs)
+        # Those that mix the branches of a block have a bias and no norm.
+        mixes = re.fullmatch(r"Block\d+_\d+_Conv2d_1x1", theirs)
+        parts = ["/bias"] if mixes else [f"_BatchNorm/{part}" for part in _KERAS_NORM]
+        shapes |= {f"{theirs}{part}": (outputs,) for part in parts}
     found = _expect(shapes, _keras_tensors(data, shapes, path.name), path.name)
     state: State = {}
-    for name in own:
-        layer = theirs[name]
-        if _is_mixture(layer):
-            scale, shift = torch.ones(()), found[f"{layer}/bias"]
+    for layer, theirs in layers.items():
+        weight = found[f"{theirs}/kernel"]
+        if f"{theirs}/bias" in shapes:
+            bias = found[f"{theirs}/bias"]
         else:
-            scale = torch.rsqrt(found[f"{layer}_BatchNorm/moving_variance"] + _KERAS_EPSILON)
-            shift = found[f"{layer}_BatchNorm/beta"] - found[f"{layer}_BatchNorm/moving_mean"] * scale
-        kernel = found[f"{layer}/kernel"] * scale
-        order = (3, 2, 0, 1) if kernel.ndim == 4 else (1, 0)
-        state[name] = (kernel.permute(order) if name.endswith(".weight") else shift).contiguous()
+            beta, mean, variance = (found[f"{theirs}_BatchNorm/{part}"] for part in _KERAS_NORM)
+            scale = torch.rsqrt(variance + _KERAS_EPSILON)
+            weight, bias = weight * scale, beta - mean * scale
+        order = (3, 2, 0, 1) if weight.ndim == 4 else (1, 0)
+        state |= {f"{layer}.weight": weight.permute(order).contiguous(), f"{layer}.bias": bias}
     return _expect(own, state, path.name)  # a variance below zero has no root
-
-
-def _is_mixture(layer: str) -> bool:
-    """Whether a layer of FaceNet is one that mixes branches: those have a bias and no norm."""
-    return re.fullmatch(r"Block\d+_\d+_Conv2d_1x1", layer) is not None
 
 
 def _keras_tensors(data: bytes, shapes: Mapping[str, tuple[int, ...]], source: str) -> State:

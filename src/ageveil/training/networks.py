@@ -335,10 +335,10 @@ class InceptionResNet(AgeNetwork):
 
 
 class SmallInceptionResNet(InceptionResNet):
-    """`InceptionResNet` without most of its later residual blocks, small enough to be served.
+    """`InceptionResNet` without most of its later residual blocks: two fifths of the weights stay.
 
-    A residual block adds a share to what passes it, so what stands behind a block that is left out still
-    understands what comes, nearly, and learns the rest in a few passes. Two fifths of the weights stay.
+    A residual block adds a share to what passes it, so what stands behind one that is left out still fits
+    and can begin with the large network's weights. It has to be trained again.
 
     Args:
         side: As for `InceptionResNet`.
