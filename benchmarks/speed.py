@@ -237,7 +237,7 @@ def batch_table() -> list[str]:
 def heading(title: str, command: str, packages: Sequence[str]) -> list[str]:
     """What was measured, when, how and on what."""
     commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, check=True, capture_output=True, text=True
+        ["git", "describe", "--always", "--dirty"], cwd=ROOT, check=True, capture_output=True, text=True
     ).stdout.strip()
     versions = ", ".join(f"{name} {version(name)}" for name in packages)
     return [
