@@ -22,7 +22,10 @@ def export(
     ],
     out: Annotated[Path, typer.Option(help="The ONNX file to write.", show_default=False)],
     prepared: Prepared = Path("prepared"),
-    precision: Annotated[str, typer.Option(help="Of stored weights: float32, float16 or int8.")] = "float16",
+    precision: Annotated[
+        str,
+        typer.Option(help="Of stored weights: float32, float16 or int8; int8-static also counts in 8 bits."),
+    ] = "float16",
     version: Annotated[str, typer.Option(help="Version of the model.")] = "1",
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -30,7 +33,7 @@ def export(
     """Calibrate a trained estimator on its validation faces and write it as ONNX; needs the extra `train`.
 
     Temperatures, classes, preprocessing, licence and training data travel inside the file. Nothing
-    is written unless PyTorch and ONNX Runtime agree to 1e-3 on validation faces, before weights are rounded.
+    is written unless PyTorch and ONNX Runtime agree to 1e-3 on validation faces, before anything is rounded.
     """
     from ageveil.anonymization import usable_approaches
     from ageveil.training.export import export_runs
