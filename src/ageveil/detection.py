@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 CENTERFACE = Weights(
     package="ageveil",
     file="weights/centerface.onnx",
-    sha256="e91b899924b5918edda26f259fd4b35306f88f709181f083292d8bc47e850c7b",
+    sha256="4ab230a494ddb0e55325237848a24f410edb88e685ddbe4ae0d464eae5e3e840",
     licence="MIT",
     source="Star-Clouds/CenterFace",
     distribution="ageveil",
