@@ -17,13 +17,14 @@ import safetensors.torch
 import torch
 
 from ageveil.anonymization import APPROACHES, anonymize_crop
+from ageveil.calibration import fit_temperature
 from ageveil.errors import DataError, ModelError, OutputError
 from ageveil.estimation import estimate
 from ageveil.runtime import Session
 from ageveil.training import engine, losses
 from ageveil.training.engine import Hardware, load_run, train
 from ageveil.training.export import export_runs
-from ageveil.training.faces import FacePool
+from ageveil.training.faces import FacePool, hide
 from ageveil.training.preparation import load_prepared
 from ageveil.training.recipes import Validation, load_recipe
 from ageveil.types import AGE_GROUPS, MAX_AGE
@@ -565,6 +566,24 @@ def test_two_runs_answer_together(run, another, prepared, faces, tmp_path):
     assert np.abs(each[0] - each[1]).max() > 0.01
     answers = session.run(crops=crops, eye_mask=masks)[0]
     np.testing.assert_allclose(answers, (each[0] + each[1]) / 2, atol=1e-3)
+
+
+def test_temperatures_are_those_of_what_answers_together(run, another, prepared, tmp_path):
+    folder = another(name="another")
+    made = export_runs([run.folder, folder], prepared, tmp_path / "both.onnx", precision="float32")
+    networks, recipes = zip(*map(load_run, (run.folder, folder)), strict=True)
+    pool = FacePool.of([load_prepared(prepared / "faces")])
+    _, validation = engine.split(pool, recipes[0])
+    seen = [hide(pool.crop(face), "original", np.random.default_rng(0)) for face in validation]
+    inputs = [torch.from_numpy(np.stack(each)) for each in zip(*((f.pixels, f.eye_mask) for f in seen))]
+    with torch.inference_mode():
+        each = [torch.softmax(network(*inputs), 1).numpy() for network in networks]
+    fitted = [
+        fit_temperature(answers, pool.low[validation], pool.high[validation])
+        for answers in ((each[0] + each[1]) / 2, *each)
+    ]
+    assert made.temperatures["original"] == pytest.approx(fitted[0], rel=0.01)
+    assert all(abs(one / fitted[0] - 1) > 0.1 for one in fitted[1:])
 
 
 @pytest.mark.parametrize(
