@@ -1,6 +1,6 @@
 """ONNX Runtime sessions: weights are found, checked against their checksum, and run.
 
-The only module that imports onnxruntime.
+The only module that imports onnxruntime, but for its tools, which `ageveil.training.quantization` calls.
 """
 
 from __future__ import annotations
@@ -113,6 +113,15 @@ def _sha256(path: Path, _changed: int, _size: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def silence() -> None:
+    """Turn off ONNX Runtime's telemetry; to be called before the library is loaded.
+
+    From version 1.29 on, its official builds leave a device identifier in the user's cache folder and send
+    usage events to their maker, unless they are told not to.
+    """
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
+
 class Session:
     """A loaded ONNX graph. Calls from several threads are safe.
 
@@ -125,9 +134,7 @@ class Session:
     """
 
     def __init__(self, path: Path, *, threads: int = 0) -> None:
-        # From version 1.29 on, official builds of ONNX Runtime leave a device identifier in the user's cache
-        # folder and send usage events to their maker, unless this is set before the library is loaded.
-        os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+        silence()
         import onnxruntime  # noqa: PLC0415 - 0.2 s, and only wanted once a model is
 
         options = onnxruntime.SessionOptions()

@@ -21,7 +21,7 @@ from ageveil.calibration import fit_temperature
 from ageveil.errors import DataError, ModelError, OutputError
 from ageveil.estimation import estimate
 from ageveil.runtime import Session
-from ageveil.training import engine, losses
+from ageveil.training import engine, export, losses
 from ageveil.training.engine import Hardware, load_run, train
 from ageveil.training.export import export_runs
 from ageveil.training.faces import FacePool, hide
@@ -532,6 +532,29 @@ def test_a_run_is_exported_with_all_that_is_needed(run, prepared, faces, tmp_pat
         export_runs([run.folder], prepared, tmp_path / "other.onnx", precision="int4")
 
 
+def test_ranges_are_measured_on_hidden_training_faces(run, prepared, faces, tmp_path, monkeypatch):
+    seen = []
+
+    def watched(model, batches, real=export.quantized):
+        seen.extend(crop.tobytes() for crops, _ in batches for crop in crops)
+        return real(model, batches)
+
+    monkeypatch.setattr(export, "quantized", watched)
+    made = export_runs([run.folder], prepared, tmp_path / "static.onnx", precision="int8-static")
+    assert set(made.temperatures) == {name for name, entry in APPROACHES.items() if entry.usable}
+    pool, approaches = FacePool.of([faces]), ("original", "mosaic", "mask", "blur")
+    training, validation = engine.split(pool, load_run(run.folder)[1])
+    assert not set(training) & set(validation)
+    known = {
+        hide(pool.crop(face), approach, np.random.default_rng(0)).pixels.tobytes(): (int(face), approach)
+        for face in training
+        for approach in approaches
+    }
+    ranged, behind = zip(*(known[crop] for crop in seen), strict=True)
+    assert sorted(ranged) == sorted(training)
+    assert behind == tuple(approaches[at % 4] for at in range(len(training)))
+
+
 @pytest.fixture
 def another(run, tmp_path):
     """A copy of the run with other weights, and what changes its recipe."""
@@ -575,9 +598,10 @@ def test_temperatures_are_those_of_what_answers_together(run, another, prepared,
     pool = FacePool.of([load_prepared(prepared / "faces")])
     _, validation = engine.split(pool, recipes[0])
     seen = [hide(pool.crop(face), "original", np.random.default_rng(0)) for face in validation]
-    inputs = [torch.from_numpy(np.stack(each)) for each in zip(*((f.pixels, f.eye_mask) for f in seen))]
+    crops = torch.from_numpy(np.stack([face.pixels for face in seen]))
+    masks = torch.from_numpy(np.stack([face.eye_mask for face in seen]))
     with torch.inference_mode():
-        each = [torch.softmax(network(*inputs), 1).numpy() for network in networks]
+        each = [torch.softmax(network(crops, masks), 1).numpy() for network in networks]
     fitted = [
         fit_temperature(answers, pool.low[validation], pool.high[validation])
         for answers in ((each[0] + each[1]) / 2, *each)
