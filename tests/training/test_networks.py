@@ -10,12 +10,14 @@ from torch.nn import functional
 from ageveil.anonymization import anonymize_crop
 from ageveil.image import read_image
 from ageveil.pipeline import Pipeline
+from ageveil.training import initial
 from ageveil.training.efficientnet import SameConv2d
 from ageveil.training.networks import (
     NETWORKS,
     Cells,
     Ensemble,
     Reading,
+    SmallCells,
     Veil,
     VeilReader,
     Vgg16,
@@ -271,6 +273,26 @@ def test_cells_are_read_from_their_colours_alone(hidden):
     smaller = colours.repeat_interleave(12, 1).repeat_interleave(12, 2)
     answers = [network(crops, crops[..., 0] > 0) for crops in (hidden["grid"], smaller)]
     torch.testing.assert_close(answers[0], answers[1])
+
+
+def test_a_small_reader_of_cells_begins_with_the_best_product_of_two_narrow_layers(hidden):
+    torch.manual_seed(0)
+    whole, small = Cells().eval(), SmallCells().eval()
+    # Singular values that fall fast, as a trained layer's do, and some that are left aside.
+    left, right = (torch.linalg.qr(torch.randn(size, 256))[0] for size in (256, 6144))
+    sizes = 0.9 ** torch.arange(256.0)
+    whole.hidden.weight.data = (left * sizes) @ right.T
+    assert initial.fit(small, small.inherit(whole.state_dict())) == ()
+    product = small.hidden[1].weight.detach() @ small.hidden[0].weight.detach()
+    # Eckart and Young 1936: no product of that rank is nearer than what the other values weigh.
+    expected = float((sizes[64:] ** 2).sum().sqrt())
+    assert float((product - whole.hidden.weight.detach()).norm()) == pytest.approx(expected, rel=1e-3)
+    crops, mask = hidden["grid"], hidden["grid"][..., 0] > 0
+    torch.testing.assert_close(small(crops, mask), whole(crops, mask), atol=0.01, rtol=0.01)
+    assert sum(p.numel() for p in small.parameters()) < 0.5 * sum(p.numel() for p in whole.parameters())
+    later = SmallCells()
+    assert initial.fit(later, later.inherit(small.state_dict())) == ()
+    assert torch.equal(later.hidden[0].weight, small.hidden[0].weight)
 
 
 def test_each_crop_is_answered_by_whoever_reads_it(hidden):
