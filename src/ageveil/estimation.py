@@ -150,7 +150,7 @@ def _research(
 MODELS: Mapping[str, Estimator] = MappingProxyType(
     {
         "ageveil": _research(
-            "ageveil", "6", "year", "8202b8e127d702fade9710304b2c7b404073ce982891f21408cae4975536c655"
+            "ageveil", "7", "year", "5305c5a5f4f78309e12686ecd780eb162b16121de1af84a7a07251d16f70c436"
         ),
         "ageveil-open": _permissive(
             "ageveil-open", "1", "b467a1e41af23f19adbb51cc883dde5d6717496c196ca90ccffdfaeb3adf8fcd"

@@ -6,6 +6,7 @@ serving and the browser share one preprocessing.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -453,8 +454,9 @@ class Ensemble(nn.Module):
 
     def forward(self, crops: Tensor, eye_mask: Tensor) -> Tensor:
         """Logarithms of the mean probabilities; arguments as `AgeNetwork.resized`."""
-        each = torch.stack([functional.log_softmax(network(crops, eye_mask), 1) for network in self.networks])
-        return each.logsumexp(0) - math.log(len(self.networks))
+        each = [functional.log_softmax(network(crops, eye_mask), 1) for network in self.networks]
+        # One by one: the exporter cannot trace `logsumexp` over rows of which there may be none.
+        return functools.reduce(torch.logaddexp, each) - math.log(len(self.networks))
 
 
 class Cells(AgeNetwork):
