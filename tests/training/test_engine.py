@@ -536,23 +536,30 @@ def test_ranges_are_measured_on_hidden_training_faces(run, prepared, faces, tmp_
     seen = []
 
     def watched(model, batches, real=export.quantized):
-        seen.extend(crop.tobytes() for crops, _ in batches for crop in crops)
+        seen.extend(pair for crops, masks in batches for pair in zip(crops, masks, strict=True))
         return real(model, batches)
 
     monkeypatch.setattr(export, "quantized", watched)
     made = export_runs([run.folder], prepared, tmp_path / "static.onnx", precision="int8-static")
     assert set(made.temperatures) == {name for name, entry in APPROACHES.items() if entry.usable}
-    pool, approaches = FacePool.of([faces]), ("original", "mosaic", "mask", "blur")
+    pool = FacePool.of([faces])
     training, validation = engine.split(pool, load_run(run.folder)[1])
     assert not set(training) & set(validation)
-    known = {
-        hide(pool.crop(face), approach, np.random.default_rng(0)).pixels.tobytes(): (int(face), approach)
-        for face in training
-        for approach in approaches
-    }
-    ranged, behind = zip(*(known[crop] for crop in seen), strict=True)
+
+    def around(pixels, mask):  # a mosaic has its own draws
+        return np.where(mask[..., None], 0, pixels).tobytes()
+
+    bare, blurred = {}, {}
+    for face in training:
+        for known, approach in ((bare, "original"), (blurred, "blur")):
+            hidden = hide(pool.crop(face), approach, np.random.default_rng(0))
+            known[around(hidden.pixels, hidden.eye_mask)] = int(face)
+    # In turn: as it is, a mosaic, a mask, a blur.
+    ranged = [(blurred if at % 4 == 3 else bare)[around(*pair)] for at, pair in enumerate(seen)]
     assert sorted(ranged) == sorted(training)
-    assert behind == tuple(approaches[at % 4] for at in range(len(training)))
+    for at, (pixels, mask) in enumerate(seen):
+        assert np.array_equal(pixels, pool.crop(ranged[at]).pixels) == (at % 4 == 0)
+        assert (pixels[mask].max() == 0) == (at % 4 == 2)
 
 
 @pytest.fixture

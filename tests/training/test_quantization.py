@@ -86,7 +86,7 @@ def test_pairs_of_products_fit_into_sixteen_bits_and_depthwise_weights_keep_eigh
 def test_all_layers_that_look_are_in_eight_bits_and_readers_are_not(exported):
     graph = onnx.load(exported.path).graph
     made = {output: node for node in graph.node for output in node.output}
-    for kind, count in (("Conv", 59), ("Gemm", 3)):
+    for kind, count in (("Conv", 79), ("Gemm", 3)):
         looking = [node for node in graph.node if node.op_type == kind]
         assert len(looking) == count
         for node in looking:
