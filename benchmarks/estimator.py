@@ -213,7 +213,8 @@ def main() -> None:
     lines = heading("How fast estimators answer and train", command, ("numpy", "onnxruntime", "torch"))
     lines += [
         "× its arithmetic: time over that of as many float32 operations in matrix products on the same",
-        "cores; 1 is as fast as these alone. MiB: peak memory of a process that answers one crop.",
+        "cores; 1 is as fast as these alone, and a model that counts in 8 bits, as `ageveil` does, can be",
+        "faster. MiB: peak memory of a process that answers one crop.",
         "",
     ]
     lines += serving_table()
