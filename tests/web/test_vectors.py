@@ -55,9 +55,9 @@ def test_the_committed_cases_are_what_python_makes(built):
     cases, _ = built
     committed = dict(VECTORS)
     made = json.loads(json.dumps(cases))
-    # A network's answer depends on the processor in its last places.
+    # What depends on the processor in its last places can fall beside a step of 8 bits, and moves a level.
     for here, there in zip(committed.pop("distributions"), made.pop("distributions"), strict=True):
-        assert np.abs(np.array(here.pop("years")) - there.pop("years")).max() < 1e-4
+        assert np.abs(np.array(here.pop("years")) - there.pop("years")).max() < 2e-3
         assert here == there
     assert committed == made
 

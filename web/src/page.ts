@@ -171,7 +171,7 @@ class Page {
       say("Sending …");
       return this.#client.sendFaces(faces, signals);
     }
-    say("Your device decides. The first time it loads about 20 MB.");
+    say("Your device decides. The first time it loads about 26 MB.");
     const { estimate } = await import("./estimation");
     const model = await fetchModel(check.model.url, check.model.sha256);
     const years = fuse(await estimate(faces, model, check.terms.temperature));

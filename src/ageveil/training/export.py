@@ -120,8 +120,7 @@ def export(
         path: Where to write; an existing file is replaced once the new one has passed.
         metadata: JSON values by name; they travel inside the file, with `classes` and `side`.
         precision: Of the stored weights. They are widened when the file is loaded; "int8" has one scale for
-            each output channel. With "int8-static" the networks also count in 8 bits, which takes half the
-            time; readers do not.
+            each output channel. With "int8-static" the networks also count in 8 bits; readers do not.
         sample: Crops and eye masks to compare on.
         ranges: Batches of crops like those that it will see, for "int8-static".
         calibrate: The graph, with its weights as stored -> a temperature for each approach; they travel
@@ -227,10 +226,10 @@ def export_runs(
         advance: Called after each approach.
 
     Raises:
-        ValueError: Another precision, or no run.
+        ValueError: Another precision, no run, or as `export`.
         DataError: A run or a prepared folder is missing, or the runs differ in data, licence, resolution or
             in the faces that they kept out.
-        ModelError: The weights are damaged, or PyTorch and ONNX Runtime differ by more than 1e-3.
+        ModelError: The weights are damaged, or as `export`.
         OutputError: The file cannot be written.
     """
     if precision not in PRECISIONS:
