@@ -55,9 +55,11 @@ def test_the_committed_cases_are_what_python_makes(built):
     cases, _ = built
     committed = dict(VECTORS)
     made = json.loads(json.dumps(cases))
-    # What depends on the processor in its last places can fall beside a step of 8 bits, and moves a level.
+    # A network's answer depends on the processor in its last places, and where it counts in 8 bits one of
+    # these can move a whole level. Readers count in float32.
     for here, there in zip(committed.pop("distributions"), made.pop("distributions"), strict=True):
-        assert np.abs(np.array(here.pop("years")) - there.pop("years")).max() < 2e-3
+        most = 1e-4 if here["approach"] in {"grid", "dp-pix", "veil"} else 2e-3
+        assert np.abs(np.array(here.pop("years")) - there.pop("years")).max() < most
         assert here == there
     assert committed == made
 

@@ -39,7 +39,7 @@ def quantized(model: onnx.ModelProto, batches: Sequence[Sample]) -> onnx.ModelPr
 
     A weight has a scale for each output channel and seven bits: two products of seven and eight bits fit into
     the sixteen in which processors without dot products of bytes add them up, so a graph answers alike on
-    all. Those of depthwise convolutions, which are never added up so, and whose errors weigh most, have
+    all. Those of depthwise convolutions, which are never added up so, and of which only nine make a sum, have
     eight. What flows has eight bits, over the range that it takes on the batches. Logits, what is made of
     them, and what a branch holds stay in float32.
 
