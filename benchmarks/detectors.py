@@ -12,7 +12,6 @@ import argparse
 import os
 import platform
 import statistics
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -26,6 +25,7 @@ import cv2
 import numpy as np
 
 from ageveil import detection, pipeline
+from ageveil.cli.circumstances import commit
 from ageveil.detection import DetectorOptions, Proposal
 from ageveil.errors import LeakError, NoFaceError, SeveralFacesError
 from ageveil.evaluation.intervals import clopper_pearson
@@ -42,7 +42,6 @@ from group_pictures import (
     lfw_photographs,
 )
 
-ROOT = Path(__file__).parent.parent
 SEED = 2026
 PEOPLE = "NOPQRSTUVWXYZ"
 PHOTOGRAPHS = 600
@@ -545,9 +544,6 @@ def note(text: str) -> None:
 
 def heading() -> list[str]:
     """When, what and on what."""
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=ROOT, check=True, capture_output=True, text=True
-    ).stdout.strip()
     packages = (
         "numpy",
         "opencv-python-headless",
@@ -561,7 +557,7 @@ def heading() -> list[str]:
         "# Detectors",
         "",
         "Command: `python benchmarks/detectors.py --data $AGEVEIL_DATA --out benchmarks/detectors.md`. "
-        f"Commit {commit}, {date.today()}, {os.cpu_count()} cores of {processor()}, "
+        f"Commit {commit()}, {date.today()}, {os.cpu_count()} cores of {processor()}, "
         f"Python {platform.python_version()}, {versions}. Seed {SEED}.",
         "",
         *prose("""All parameters were chosen on other faces: FairFace's and UTKFace's training parts,

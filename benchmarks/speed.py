@@ -28,6 +28,7 @@ import cv2
 import numpy as np
 
 from ageveil import anonymization, ciphers
+from ageveil.cli.circumstances import commit
 from ageveil.image import read_image, write_image
 from ageveil.pipeline import Pipeline, save_anonymized
 from ageveil.types import CanonicalCrop, Image
@@ -236,14 +237,11 @@ def batch_table() -> list[str]:
 
 def heading(title: str, command: str, packages: Sequence[str]) -> list[str]:
     """What was measured, when, how and on what."""
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=ROOT, check=True, capture_output=True, text=True
-    ).stdout.strip()
     versions = ", ".join(f"{name} {version(name)}" for name in packages)
     return [
         f"# {title}",
         "",
-        f"Command: `{command}`. Commit {commit}, {date.today()}, {os.cpu_count()} cores of {_processor()}, "
+        f"Command: `{command}`. Commit {commit()}, {date.today()}, {os.cpu_count()} cores of {_processor()}, "
         f"Python {platform.python_version()}, {versions}.",
         "",
         "The machine is shared, so times vary; the ratio to the yardstick, measured in turn, is what counts.",

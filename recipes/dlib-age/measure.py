@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import subprocess
 import sys
 import time
 from datetime import date
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ageveil import anonymization
+from ageveil.cli.circumstances import commit
 from ageveil.evaluation import accuracy
 from ageveil.pipeline import Pipeline
 from ageveil.training import datasets
@@ -89,13 +89,11 @@ def page(records: list[dict[str, Any]], head: str) -> str:
 
 def main(folder: str) -> None:
     """Measure and write."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], check=True, capture_output=True, text=True, cwd=HERE
-    ).stdout.strip()
+    began_at = commit()
     records = measure(folder)
     hardware = f"{os.cpu_count()} cores, {platform.machine()}, {sum(r['seconds'] for r in records)} s"
     command = "python recipes/dlib-age/measure.py $AGEVEIL_DATA/utkface/test"
-    head = f"{command}   # {commit}, {date.today()}, {hardware}"
+    head = f"{command}   # {began_at}, {date.today()}, {hardware}"
     (HERE / "figures.json").write_text(json.dumps({"command": head, "records": records}, indent=1) + "\n")
     (HERE / "README.md").write_text(page(records, head), "utf-8")
 

@@ -7,13 +7,13 @@ Writes minors.md beside this file: decisions for PEGI 18 by age and approach.
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections import Counter
 from datetime import date
 from pathlib import Path
 
 from ageveil import anonymization, boards, decision, estimation
+from ageveil.cli.circumstances import commit
 from ageveil.errors import AgeveilError
 from ageveil.evaluation.intervals import clopper_pearson
 from ageveil.image import read_image
@@ -45,13 +45,11 @@ def decisions(images: list[datasets.LabelledImage], approach: str) -> Counter[st
 def main(folder: str) -> None:
     """Measure and write."""
     everybody = datasets.read_dataset(f"utkface:{folder}").images
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], check=True, capture_output=True, text=True, cwd=HERE
-    ).stdout.strip()
+    began_at = commit()
     lines = [
         "# Minors before a title rated 18",
         "",
-        f"    python recipes/dlib-age/minors.py $AGEVEIL_DATA/utkface/test   # {commit}, {date.today()}",
+        f"    python recipes/dlib-age/minors.py $AGEVEIL_DATA/utkface/test   # {began_at}, {date.today()}",
         "",
         "Decisions for PEGI 18 at the default policy (confidence 0.99, no buffer), the model not being",
         "calibrated; share allowed with its 95 % Clopper-Pearson interval. The mosaic's draws are fresh.",

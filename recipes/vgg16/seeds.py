@@ -18,7 +18,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -34,6 +33,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ageveil import anonymization
+from ageveil.cli.circumstances import commit
 from ageveil.draws import ChaChaDraws
 from ageveil.evaluation.intervals import Estimate, bootstrap
 from ageveil.training import engine, faces
@@ -111,7 +111,7 @@ def load(run: Path) -> Vgg16:
 
 def main(prepared_folder: str, runs: str) -> None:
     """Measure and write."""
-    start = time.monotonic()
+    start, began_at = time.monotonic(), commit()
     prepared = load_prepared(Path(prepared_folder, "utkface-test"))
     pool = faces.FacePool.of([prepared])
     true = np.array([-1 if image.age_group is None else image.age_group for image in prepared.images])
@@ -141,13 +141,9 @@ def main(prepared_folder: str, runs: str) -> None:
     def interval(estimate: Estimate) -> dict[str, float]:
         return {name: round(getattr(estimate, name), 2) for name in ("value", "low", "high")}
 
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--exclude=*", "--abbrev=12"],
-        check=True, capture_output=True, text=True, cwd=HERE,
-    ).stdout.strip()  # fmt: skip
     record = {
         "command": "python recipes/vgg16/seeds.py prepared runs",
-        "commit": commit,
+        "commit": began_at,
         "date": datetime.now(UTC).date().isoformat(),
         "hardware": f"{os.cpu_count()} cores, {platform.machine()}, PyTorch {torch.__version__}, bfloat16",
         "faces": len(chosen),
