@@ -172,6 +172,12 @@ def test_a_recipe_is_trained_and_exported(run, table, tmp_path, devices):
     assert made["difference"] <= 1e-3
     listed = run("evaluate", "--data", f"csv:{table}", "--model", out, "--approach", "mask", "--json").json
     assert (listed["model"], listed["licence"]) == (str(out), "CC0-1.0")
+    kept = run(
+        "evaluate", "--data", f"prepared:{prepared / 'faces'}", "--model", out, "--kept-out", "--json"
+    ).json
+    assert (kept["faces_all"], kept["kept_out"], listed["kept_out"]) == (
+        record["validation_faces"], True, False,
+    )  # fmt: skip
 
 
 # Evaluation by parts ----------------------------------------------------------------------------------------
@@ -219,6 +225,13 @@ def test_evaluate_by_gender_on_real_faces(run, ageveil_data, tmp_path):
     assert sum(rows.values()) == record["faces_all"] >= len(genders) - 2
     assert rows["female"] <= genders.count("1")
     assert rows["male"] <= genders.count("0")
+
+
+def test_faces_kept_out_are_those_that_the_model_names(run, table):
+    words = ["evaluate", "--data", f"csv:{table}", "--kept-out"]
+    check_one_line(run(*words, *DLIB), 13, "dlib-age does not say which faces it kept out of training")
+    ended = run(*words, "--model", "model-{fold}.onnx")
+    assert ended.code != 0
 
 
 def test_an_unknown_part_lists_the_choices(run, table):

@@ -1,5 +1,6 @@
 """Accuracy on small sets whose outcome is worked out by hand, and on UTKFace beside published figures."""
 
+import hashlib
 import json
 import math
 from dataclasses import replace
@@ -476,3 +477,33 @@ def test_a_part_of_the_faces_keeps_their_crops(images):
     assert some.total == 2
     for place, index in enumerate((5, 0)):
         np.testing.assert_array_equal(some.crop(place).pixels, faces.crop(index).pixels)
+
+
+def test_of_faces_that_a_model_kept_out_every_age_has_its_share():
+    pytest.importorskip(
+        "ageveil_weights_research", reason="left out: weights/research is not installed (make install)"
+    )
+    own = estimation.split_of("ageveil")
+    assert own.hold_out[13, 17] > own.share  # of minors it kept more out
+    images = tuple(
+        LabelledImage(Path(f"{age}_0_0_{i}.jpg"), age, age) for age in (16, 30) for i in range(900)
+    )
+    everybody = accuracy.Faces("utkface", images, lambda index: index, len(images))
+    kept = accuracy.kept_out(everybody, "ageveil")
+    # By hand: a file counts where the first 48 bits of the hash of seed and name lie below the share.
+    low = {
+        image.path.name
+        for image in images
+        if int(hashlib.sha256(f"{own.seed} file {image.path.name}".encode()).hexdigest()[:12], 16)
+        < own.share * 2**48
+    }
+    assert {image.path.name for image in kept.images} == low
+    counts = [sum(image.age == age for image in kept.images) for age in (16, 30)]
+    # 900 draws with a chance of a tenth: 90, and nearly always within four deviations of 9.
+    assert all(54 <= count <= 126 for count in counts)
+    assert images[kept.crop(0)] == kept.images[0]
+    assert (kept.total, dict(kept.left_out)) == (len(kept.images), {})
+    with pytest.raises(DataError, match="dlib-age does not say which faces it kept out of training"):
+        accuracy.kept_out(everybody, "dlib-age")
+    with pytest.raises(ValueError, match="of models by fold each face is tested by one that kept it out"):
+        accuracy.kept_out(everybody, "model-{fold}.onnx")

@@ -27,6 +27,13 @@ def evaluate(
         str | None,
         typer.Option(help="Score each part alone as well: gender, race or group, or several with commas."),
     ] = None,
+    kept_out: Annotated[
+        bool,
+        typer.Option(
+            "--kept-out",
+            help="The data trained the model: only the faces that it kept out, a like share of every age.",
+        ),
+    ] = False,
     detector: options.Detector = "centerface",
     landmarks: options.Landmarks = "5",
     limit: Annotated[
@@ -57,6 +64,8 @@ def evaluate(
     way = pipeline.Pipeline(names[0], detector=detector, landmarks=landmarks, allow_others=True)
     faces = accuracy.open_faces(data, way, limit=limit, seed=seed)
     chosen = accuracy.choose_model(asked, faces, licence)
+    if kept_out:
+        faces = accuracy.kept_out(faces, chosen)
     with progress(", ".join(names), len(faces.images), quiet=quiet) as bar:
         found = accuracy.estimate_all(
             faces, [(name, chosen) for name in names], seed=seed, workers=workers, advance=bar.advance
@@ -64,6 +73,7 @@ def evaluate(
     records = []
     for estimates in found.values():
         record = {**accuracy.score(estimates, seed=seed).to_json(), "data": data, "seed": seed}
+        record["kept_out"] = kept_out
         record["labels_left_out"] = dict(faces.labels_left_out)
         if traits:
             record["by"] = {

@@ -27,7 +27,7 @@ from ageveil.training.datasets import read_dataset
 from ageveil.training.labels import LabelledImage
 from ageveil.training.preparation import canonical_crop, left_out_reason
 from ageveil.training.prepared import PreparedFaces, load_prepared
-from ageveil.training.splits import folds_of
+from ageveil.training.splits import folds_of, left_out
 from ageveil.types import AGE_GROUPS, MAX_AGE, AgeDistribution, AnonymizedFace, CanonicalCrop, Resolution
 
 COMPARABLE = 0.015
@@ -119,6 +119,29 @@ def part(faces: Faces, indices: Sequence[int]) -> Faces:
     chosen = tuple(indices)
     images = tuple(faces.images[index] for index in chosen)
     return Faces(faces.dataset, images, lambda index: faces.crop(chosen[index]), len(chosen))
+
+
+def kept_out(faces: Faces, model: str) -> Faces:
+    """The faces of a model's training data that it was not trained on: to choose by, before any test.
+
+    Where it kept more of some ages out, only so many are here as of the others, so that every age has its
+    share.
+
+    Args:
+        faces: Of the data on which the model was trained.
+        model: One that says which faces it kept out.
+
+    Raises:
+        ValueError: Unknown model, or one for each fold.
+        DataError: It does not say, or there are none.
+        ModelError: Its weights are missing or damaged.
+    """
+    if FOLD in model:
+        raise ValueError(f"of models by fold each face is tested by one that kept it out already: {model}")
+    split = estimation.split_of(model)
+    if split is None:
+        raise DataError(f"{model} does not say which faces it kept out of training")
+    return part(faces, left_out(faces.images, share=split.share, seed=split.seed).tolist())
 
 
 def photographs(
