@@ -224,7 +224,7 @@ def test_evaluate_json(run, utkface):
     ended = run("evaluate", "--data", f"utkface:{utkface}", *MASK, "--json")
     assert (ended.code, ended.err) == (0, "")
     record = ended.json
-    for name in ("exact", "one_off", "macro_exact", "mae_years"):
+    for name in ("exact", "one_off", "macro_exact", "log_loss", "mae_years"):
         assert set(record[name]) == {"value", "low", "high"}
         assert all(isinstance(value, float) for value in record[name].values())
         assert record[name]["low"] <= record[name]["high"]

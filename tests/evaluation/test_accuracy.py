@@ -67,7 +67,7 @@ def test_figures_are_those_of_the_pipeline_one_by_one(images, report):
     # The mask draws nothing, so that the way a viewer takes gives the same distributions.
     exact = one_off = grouped = 0
     recalls = {}
-    errors = []
+    errors, losses = [], []
     for image in images:
         try:
             distribution = WAY.estimate(image.path).distribution
@@ -79,6 +79,7 @@ def test_figures_are_those_of_the_pipeline_one_by_one(images, report):
             continue
         masses = [sum(distribution.years[low : high + 1]) for low, high in GROUPS]
         guess = masses.index(max(masses))
+        losses.append(-math.log(masses[true] / sum(masses)))
         grouped += 1
         exact += guess == true
         one_off += abs(guess - true) <= 1
@@ -89,6 +90,7 @@ def test_figures_are_those_of_the_pipeline_one_by_one(images, report):
     assert report.macro_exact.value == pytest.approx(
         100 * np.mean([np.mean(hits) for hits in recalls.values()])
     )
+    assert report.log_loss.value == pytest.approx(math.fsum(losses) / 5, abs=1e-4)
     assert report.mae_years.value == pytest.approx(math.fsum(errors) / 6, abs=1e-4)
 
 
@@ -125,8 +127,8 @@ def test_the_report_as_json(report):
     record = report.to_json()
     assert json.loads(json.dumps(record, allow_nan=False)) == record
     assert set(record) == {
-        "exact", "one_off", "macro_exact", "mae_years", "recall", "tail_error", "faces", "faces_all",
-        "left_out", "left_out_share", "comparable", "approach", "model", "licence",
+        "exact", "one_off", "macro_exact", "log_loss", "mae_years", "recall", "tail_error", "faces",
+        "faces_all", "left_out", "left_out_share", "comparable", "approach", "model", "licence",
     }  # fmt: skip
     for name in ("exact", "one_off", "macro_exact", "mae_years"):
         estimate = getattr(report, name)

@@ -9,6 +9,7 @@ from sklearn.calibration import calibration_curve
 from sklearn.dummy import DummyClassifier
 from sklearn.metrics import accuracy_score, brier_score_loss, recall_score, roc_curve
 from sklearn.metrics import confusion_matrix as sklearn_confusion_matrix
+from sklearn.metrics import log_loss as sklearn_log_loss
 from sklearn.metrics import mean_absolute_error as sklearn_absolute_error
 
 from ageveil.evaluation.metrics import (
@@ -21,6 +22,7 @@ from ageveil.evaluation.metrics import (
     confusion_matrix,
     exact_accuracy,
     group_indices,
+    log_loss,
     macro_exact_accuracy,
     majority_row,
     mean_absolute_error,
@@ -422,6 +424,30 @@ def test_the_brier_score_equals_scikit_learn(events):
     said, happened = events
     expected = brier_score_loss(happened, said, labels=[False, True], pos_label=True)
     assert brier_score(said, happened) == pytest.approx(expected)
+
+
+@given(st.integers(1, 40), st.integers(2, 9), st.integers(0, 2**32 - 1))
+def test_the_log_loss_equals_scikit_learn(faces, classes, seed):
+    rng = np.random.default_rng(seed)
+    shares, true = rng.random((faces, classes)) + 1e-3, rng.integers(0, classes, faces)
+    weights = rng.integers(1, 5, faces)
+    rows = shares / shares.sum(1, keepdims=True)
+    expected = sklearn_log_loss(true, rows, labels=range(classes), sample_weight=weights)
+    assert log_loss(rows, true, weights=weights) == pytest.approx(expected)
+    # What a face's age between the groups takes from all of them changes nothing.
+    assert log_loss(rows * rng.uniform(0.1, 1, (faces, 1)), true, weights=weights) == pytest.approx(expected)
+
+
+def test_the_log_loss_of_what_was_thought_impossible_is_bounded():
+    assert log_loss([[1.0, 0.0]], [1]) == pytest.approx(math.log(1e6))
+    assert log_loss([[0.0, 0.0, 0.0]], [1]) == pytest.approx(math.log(3))  # nothing said: a guess
+    for bad in ([], [0.5, 0.5], [[-0.1, 1.1]], [[np.nan, 1.0]], [[np.inf, 1.0]]):
+        with pytest.raises(ValueError, match="expected probabilities of 0 or more"):
+            log_loss(bad, [0])
+    with pytest.raises(ValueError, match="one true group for each row"):
+        log_loss([[0.5, 0.5]], [0, 1])
+    with pytest.raises(ValueError, match=r"true groups in 0\.\.1"):
+        log_loss([[0.5, 0.5]], [2])
 
 
 def test_misjudged_shares_by_hand():

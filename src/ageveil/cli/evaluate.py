@@ -98,14 +98,16 @@ def _show(record: dict[str, Any], out: Console) -> None:
         ("exact", "%", record["exact"]),
         ("1-off", "%", record["one_off"]),
         ("macro-averaged exact", "%", record["macro_exact"]),
+        ("log loss over groups", "nats", record["log_loss"]),
         ("mean absolute error", "years", record["mae_years"]),
     ]
     for age, error in record["tail_error"].items():
         lines.append((f"wrong side of {age}", "%", error["misjudged"]))
     for name, unit, figure in lines:
         if figure is not None:
-            interval = f"{figure['low']:.1f} to {figure['high']:.1f}"
-            table.add_row(name, f"{figure['value']:.1f} {unit}", interval)
+            places = 3 if unit == "nats" else 1
+            interval = f"{figure['low']:.{places}f} to {figure['high']:.{places}f}"
+            table.add_row(name, f"{figure['value']:.{places}f} {unit}", interval)
     out.print(table)
     for trait, rows in record.get("by", {}).items():
         out.print(_parts(trait, rows))

@@ -503,9 +503,10 @@ class Report:
     Groups are the paper's eight, or a data set's own bins of ages (FairFace has nine).
 
     Attributes:
-        exact: Share of `faces` whose most probable group is the true one. Bootstrapped, as the next three.
+        exact: Share of `faces` whose most probable group is the true one. Bootstrapped, as the next four.
         one_off: Share whose most probable group is the true one or a neighbour.
         macro_exact: Mean over the groups of the share that is exact.
+        log_loss: Mean negative logarithm of the true group's probability, in nats.
         mae_years: Mean absolute error of the expected age over faces of exact age; None where there are none.
         recall: Group -> its share that is exact, and its faces; None for a group without.
         tail_error: T -> error of P(age >= T), for data sets whose protocol asks for it.
@@ -521,6 +522,7 @@ class Report:
     exact: Estimate
     one_off: Estimate
     macro_exact: Estimate
+    log_loss: Estimate
     mae_years: Estimate | None
     recall: Mapping[str, tuple[Estimate, int] | None]
     tail_error: Mapping[int, TailError]
@@ -548,6 +550,7 @@ class Report:
             "exact": as_json(self.exact),
             "one_off": as_json(self.one_off),
             "macro_exact": as_json(self.macro_exact),
+            "log_loss": as_json(self.log_loss),
             "mae_years": as_json(self.mae_years),
             "recall": {
                 name: None if found is None else {**_figure(found[0]), "faces": found[1]}
@@ -625,11 +628,13 @@ def score(estimates: Estimates, *, seed: int = 0, resamples: int = 2000) -> Repo
     """
     true, predicted = grouped(estimates)
     all_true, classes = estimates.true_bins, len(estimates.bins)
+    scored = all_true != metrics.BETWEEN_GROUPS
+    probabilities = estimates.bin_probabilities[scored]
 
     def percent(metric: Callable[..., float]) -> Estimate:
         return estimates.resampled(
             lambda weights: 100 * metric(predicted, true, weights=weights, classes=classes),
-            all_true != metrics.BETWEEN_GROUPS,
+            scored,
             resamples=resamples,
             seed=seed,
         )
@@ -638,6 +643,12 @@ def score(estimates: Estimates, *, seed: int = 0, resamples: int = 2000) -> Repo
         exact=percent(metrics.exact_accuracy),
         one_off=percent(metrics.one_off_accuracy),
         macro_exact=percent(metrics.macro_exact_accuracy),
+        log_loss=estimates.resampled(
+            lambda weights: metrics.log_loss(probabilities, true, weights=weights),
+            scored,
+            resamples=resamples,
+            seed=seed,
+        ),
         mae_years=_mean_error(estimates, np.ones(len(estimates.images), np.bool_), seed, resamples),
         recall={
             name: _share(estimates, (predicted == true)[true == index], all_true == index, seed, resamples)

@@ -47,6 +47,8 @@ FAIRFACE_BINS: tuple[tuple[int, int], ...] = (
 
 _GROUPS = len(AGE_GROUPS)
 
+_LEAST_BELIEF = 1e-6  # in the true group: one face that was thought impossible must not outweigh all others
+
 _GROUP_OF_AGE = np.array(
     [BETWEEN_GROUPS if (group := age_group(age)) is None else group for age in range(OLDEST + 1)]
 )
@@ -411,6 +413,43 @@ def brier_score(probabilities: ArrayLike, happened: ArrayLike, *, weights: Array
     """
     probabilities, happened = _events(probabilities, happened)
     return _share((probabilities - happened) ** 2, _checked_weights(weights, len(happened)))
+
+
+def log_loss(probabilities: ArrayLike, true: ArrayLike, *, weights: ArrayLike | None = None) -> float:
+    """Mean negative logarithm of the probability of the true group, in nats.
+
+    What an estimator is chosen by: unlike a share of hits it tells a near miss from a far one, and certainty
+    from a guess, so that fewer faces suffice.
+
+    >>> log_loss([[0.5, 0.5], [0.25, 0.0]], [1, 0])
+    0.34657359027997264
+
+    Args:
+        probabilities: Shape (N, K), 0 or more, what one face's groups share among them; each row is scaled to
+            sum 1, since the face's age is known to lie in one of the groups.
+        true: True groups, shape (N,), integers in 0..K - 1.
+        weights: How much each face counts, shape (N,); None counts each once.
+
+    Returns:
+        0 or more; 0 is perfect. No group is held to be less probable than one in a million.
+
+    Raises:
+        ValueError: An argument is empty or not such an array, or the shapes differ.
+
+    Source:
+        Good 1952, "Rational decisions".
+    """
+    array = np.asarray(probabilities, np.float64)
+    if array.ndim != 2 or array.size == 0 or not (array >= 0).all() or not np.isfinite(array).all():
+        raise ValueError("expected probabilities of 0 or more, of shape (N, K) with N and K of 1 or more")
+    true = _whole_numbers(true, "true groups", array.shape[1] - 1)
+    if len(true) != len(array):
+        raise ValueError(f"expected one true group for each row, got {len(true)} for {len(array)}")
+    sums = array.sum(1)
+    # Who puts nothing into any group says nothing of which it is.
+    said = np.full(len(array), 1 / array.shape[1])
+    np.divide(array[np.arange(len(true)), true], sums, out=said, where=sums > 0)
+    return _share(-np.log(np.maximum(said, _LEAST_BELIEF)), _checked_weights(weights, len(true)))
 
 
 def misjudged_share(
