@@ -212,15 +212,15 @@ def main() -> None:
     chosen = parser.parse_args()
     _, crop = Pipeline().align_viewer(read_image(PORTRAIT))
     counts = (chosen.checks, min(chosen.checks, _FEWER))
-    columns = [
-        figures(anonymize_crop(crop, approach), count)
-        for approach, count in zip(_APPROACHES, counts, strict=True)
-    ]
     lines = heading(
         "The service under load",
         f"python benchmarks/service.py --checks {chosen.checks}",
         ["fastapi", "uvicorn", "onnxruntime"],
     )
+    columns = [
+        figures(anonymize_crop(crop, approach), count)
+        for approach, count in zip(_APPROACHES, counts, strict=True)
+    ]
     lines += [
         "Medians, with quartiles in brackets. Default model and settings, SQLite, load from the same cores.",
         "",

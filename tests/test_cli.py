@@ -241,6 +241,7 @@ def test_evaluate_in_words(run, utkface):
     assert (ended.code, ended.err) == (0, "")
     assert "3 faces in a group, 4 in all; left out: 1 no face found, 1 unreadable picture" in ended.out
     assert "dlib-age behind mask" in ended.out
+    assert re.search(r"log loss over groups .* \d\.\d{3} nats", ended.out)
 
 
 def test_anonymize_and_decrypt_and_sheet_json(run, astronaut, tmp_path):

@@ -172,12 +172,12 @@ def test_a_recipe_is_trained_and_exported(run, table, tmp_path, devices):
     assert made["difference"] <= 1e-3
     listed = run("evaluate", "--data", f"csv:{table}", "--model", out, "--approach", "mask", "--json").json
     assert (listed["model"], listed["licence"]) == (str(out), "CC0-1.0")
-    kept = run(
-        "evaluate", "--data", f"prepared:{prepared / 'faces'}", "--model", out, "--kept-out", "--json"
-    ).json
-    assert (kept["faces_all"], kept["kept_out"], listed["kept_out"]) == (
-        record["validation_faces"], True, False,
-    )  # fmt: skip
+    words = ["evaluate", "--data", f"prepared:{prepared / 'faces'}", "--model", out, "--kept-out"]
+    kept = run(*words, "--json")
+    assert kept.json["faces_all"] == record["validation_faces"] == 3
+    assert kept.err == f"3 of 4 faces: what {out} kept out of training\n"
+    assert (kept.json["kept_out"], listed["kept_out"]) == (True, False)
+    assert run(*words, "--limit", "1", "--json", "--quiet").json["faces_all"] == 1
 
 
 # Evaluation by parts ----------------------------------------------------------------------------------------
@@ -227,11 +227,13 @@ def test_evaluate_by_gender_on_real_faces(run, ageveil_data, tmp_path):
     assert rows["male"] <= genders.count("0")
 
 
-def test_faces_kept_out_are_those_that_the_model_names(run, table):
-    words = ["evaluate", "--data", f"csv:{table}", "--kept-out"]
-    check_one_line(run(*words, *DLIB), 13, "dlib-age does not say which faces it kept out of training")
-    ended = run(*words, "--model", "model-{fold}.onnx")
-    assert ended.code != 0
+def test_a_model_without_faces_to_choose_by_is_told(run, table):
+    # Told before the data are looked at.
+    for place in (f"csv:{table}", "csv:nope.csv"):
+        ended = run("evaluate", "--data", place, "--kept-out", *DLIB)
+        check_one_line(ended, 13, "dlib-age does not say which faces it kept out of training")
+    ended = run("evaluate", "--data", f"csv:{table}", "--kept-out", "--model", "model-{fold}.onnx")
+    check_one_line(ended, 2, "models by fold test each face already")
 
 
 def test_an_unknown_part_lists_the_choices(run, table):
@@ -383,6 +385,8 @@ def test_adience_from_its_files_to_the_papers_tables(run, adience, small_recipe,
     # A model that knows a fold may not judge it.
     ended = run("evaluate", *data, "--model", name.replace("{fold}", "3"))
     check_one_line(ended, 13, "model.onnx left fold 3 out of training and saw the others")
+    ended = run("evaluate", *data, "--kept-out", "--model", name.replace("{fold}", "3"))
+    check_one_line(ended, 13, "left fold 3 out to be tested on: choose by a model without folds")
     (runs / "small-0" / "model.onnx").rename(runs / "model-3.onnx")
     (runs / "small-3" / "model.onnx").rename(runs / "model-0.onnx")
     ended = run("evaluate", *data, "--model", runs / "model-{fold}.onnx")

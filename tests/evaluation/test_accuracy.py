@@ -18,6 +18,7 @@ from ageveil.pipeline import Pipeline
 from ageveil.training.datasets import read_dataset
 from ageveil.training.labels import LabelledImage
 from ageveil.training.preparation import canonical_crop, prepare
+from ageveil.training.splits import split_validation
 from ageveil.types import AgeDistribution
 
 # Eight groups, and who is in none.
@@ -120,7 +121,8 @@ def test_intervals_hold_their_figures(report):
     for name in ("exact", "one_off", "macro_exact"):
         estimate = getattr(report, name)
         assert 0 <= estimate.low <= estimate.value <= estimate.high <= 100
-    assert 0 <= report.mae_years.low <= report.mae_years.value <= report.mae_years.high
+    for estimate in (report.log_loss, report.mae_years):
+        assert 0 <= estimate.low <= estimate.value <= estimate.high
 
 
 def test_the_report_as_json(report):
@@ -130,7 +132,7 @@ def test_the_report_as_json(report):
         "exact", "one_off", "macro_exact", "log_loss", "mae_years", "recall", "tail_error", "faces",
         "faces_all", "left_out", "left_out_share", "comparable", "approach", "model", "licence",
     }  # fmt: skip
-    for name in ("exact", "one_off", "macro_exact", "mae_years"):
+    for name in ("exact", "one_off", "macro_exact", "log_loss", "mae_years"):
         estimate = getattr(report, name)
         assert record[name] == {"value": estimate.value, "low": estimate.low, "high": estimate.high}
     assert (record["faces"], record["faces_all"]) == (5, 6)
@@ -481,31 +483,51 @@ def test_a_part_of_the_faces_keeps_their_crops(images):
         np.testing.assert_array_equal(some.crop(place).pixels, faces.crop(index).pixels)
 
 
-def test_of_faces_that_a_model_kept_out_every_age_has_its_share():
+def hashed_below(images, share, seed):
+    """By hand: a file is drawn where the first 48 bits of the hash of seed and name lie below the share."""
+    return {
+        image.path.name
+        for image in images
+        if int(hashlib.sha256(f"{seed} file {image.path.name}".encode()).hexdigest()[:12], 16) < share * 2**48
+    }
+
+
+@pytest.fixture(scope="module")
+def two_ages():
+    images = tuple(
+        LabelledImage(Path(f"{age}_0_0_{number}.jpg"), age, age) for age in (16, 30) for number in range(900)
+    )
+    return accuracy.Faces("utkface", images, lambda index: index, len(images), {}, {"no age": 3})
+
+
+def test_of_faces_that_a_model_kept_out_every_age_has_its_share(two_ages):
     pytest.importorskip(
         "ageveil_weights_research", reason="left out: weights/research is not installed (make install)"
     )
-    own = estimation.split_of("ageveil")
+    own = accuracy.split_to_choose_by("ageveil")
     assert own.hold_out[13, 17] > own.share  # of minors it kept more out
-    images = tuple(
-        LabelledImage(Path(f"{age}_0_0_{i}.jpg"), age, age) for age in (16, 30) for i in range(900)
-    )
-    everybody = accuracy.Faces("utkface", images, lambda index: index, len(images))
-    kept = accuracy.kept_out(everybody, "ageveil")
-    # By hand: a file counts where the first 48 bits of the hash of seed and name lie below the share.
-    low = {
-        image.path.name
-        for image in images
-        if int(hashlib.sha256(f"{own.seed} file {image.path.name}".encode()).hexdigest()[:12], 16)
-        < own.share * 2**48
-    }
-    assert {image.path.name for image in kept.images} == low
+    kept = accuracy.kept_out(two_ages, own)
+    assert {image.path.name for image in kept.images} == hashed_below(two_ages.images, own.share, own.seed)
     counts = [sum(image.age == age for image in kept.images) for age in (16, 30)]
     # 900 draws with a chance of a tenth: 90, and nearly always within four deviations of 9.
     assert all(54 <= count <= 126 for count in counts)
-    assert images[kept.crop(0)] == kept.images[0]
-    assert (kept.total, dict(kept.left_out)) == (len(kept.images), {})
+    assert two_ages.images[kept.crop(0)] == kept.images[0]
+    assert (kept.total, kept.left_out, kept.labels_left_out) == (len(kept.images), {}, {"no age": 3})
+    few = accuracy.kept_out(two_ages, own, limit=20, seed=1)
+    assert len(few.images) == 20
+    assert set(few.images) < set(kept.images)
+
+
+def test_a_face_that_trained_a_model_is_never_among_those_kept_out(two_ages):
+    split = estimation.Split(0.1, 5, {(13, 17): 0.02}, None)
+    kept = {image.path.name for image in accuracy.kept_out(two_ages, split).images}
+    _, validating = split_validation(two_ages.images, share=0.1, hold_out=split.hold_out, seed=5)
+    assert kept == {two_ages.images[index].path.name for index in validating}
+    assert kept < hashed_below(two_ages.images, 0.1, 5)
+
+
+def test_who_keeps_no_faces_to_choose_by_is_told():
     with pytest.raises(DataError, match="dlib-age does not say which faces it kept out of training"):
-        accuracy.kept_out(everybody, "dlib-age")
-    with pytest.raises(ValueError, match="of models by fold each face is tested by one that kept it out"):
-        accuracy.kept_out(everybody, "model-{fold}.onnx")
+        accuracy.split_to_choose_by("dlib-age")
+    with pytest.raises(ValueError, match=r"models by fold test each face already.*model-\{fold\}.onnx"):
+        accuracy.split_to_choose_by("model-{fold}.onnx")

@@ -31,7 +31,7 @@ def evaluate(
         bool,
         typer.Option(
             "--kept-out",
-            help="The data trained the model: only the faces that it kept out, a like share of every age.",
+            help="The data trained the model: only faces that it kept out, as large a share of every age.",
         ),
     ] = False,
     detector: options.Detector = "centerface",
@@ -46,10 +46,12 @@ def evaluate(
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> int:
-    """Measure age estimation on a data set: accuracy over the eight groups and error in years.
+    """Measure age estimation on a data set: accuracy over the eight groups, log loss and error in years.
 
-    Percentages are of the faces whose age lies in a group; 95 % intervals are bootstrapped over faces, or
-    over people where the data set names them. Faces that cannot be used are left out and counted by reason.
+    Percentages and the log loss, of which less is better, are of the faces whose age lies in a group; 95 %
+    intervals are bootstrapped over faces, or over people where the data set names them. Faces that cannot be
+    used are left out and counted by reason. Of faces that trained a model its figures say nothing: compare
+    models by --kept-out, and report on a test part.
     FairFace is scored over its own nine bins, and on P(age >= 10) and P(age >= 20). JSON is one record, or a
     list for several approaches.
     """
@@ -62,10 +64,16 @@ def evaluate(
     if accuracy.FOLD not in asked:  # what is wrong with one model is told before anything is opened
         estimation.choose_model(asked, licence)
     way = pipeline.Pipeline(names[0], detector=detector, landmarks=landmarks, allow_others=True)
-    faces = accuracy.open_faces(data, way, limit=limit, seed=seed)
+    split = accuracy.split_to_choose_by(asked) if kept_out else None
+    faces = accuracy.open_faces(data, way, limit=None if kept_out else limit, seed=seed)
     chosen = accuracy.choose_model(asked, faces, licence)
-    if kept_out:
-        faces = accuracy.kept_out(faces, chosen)
+    if split is not None:
+        everybody = len(faces.images)
+        faces = accuracy.kept_out(faces, split, limit=limit, seed=seed)
+        if not quiet:
+            console(stderr=True).print(
+                f"{len(faces.images)} of {everybody} faces: what {chosen} kept out of training"
+            )
     with progress(", ".join(names), len(faces.images), quiet=quiet) as bar:
         found = accuracy.estimate_all(
             faces, [(name, chosen) for name in names], seed=seed, workers=workers, advance=bar.advance

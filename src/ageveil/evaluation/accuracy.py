@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -121,27 +121,49 @@ def part(faces: Faces, indices: Sequence[int]) -> Faces:
     return Faces(faces.dataset, images, lambda index: faces.crop(chosen[index]), len(chosen))
 
 
-def kept_out(faces: Faces, model: str) -> Faces:
-    """The faces of a model's training data that it was not trained on: to choose by, before any test.
-
-    Where it kept more of some ages out, only so many are here as of the others, so that every age has its
-    share.
-
-    Args:
-        faces: Of the data on which the model was trained.
-        model: One that says which faces it kept out.
+def split_to_choose_by(model: str) -> estimation.Split:
+    """Which faces of its training data a model kept out, so that models can be chosen by them.
 
     Raises:
         ValueError: Unknown model, or one for each fold.
-        DataError: It does not say, or there are none.
+        DataError: It does not say, or it left a fold out: by folds, every face is tested already.
         ModelError: Its weights are missing or damaged.
     """
     if FOLD in model:
-        raise ValueError(f"of models by fold each face is tested by one that kept it out already: {model}")
+        raise ValueError(f"models by fold test each face already, there is none to choose by: {model}")
     split = estimation.split_of(model)
     if split is None:
         raise DataError(f"{model} does not say which faces it kept out of training")
-    return part(faces, left_out(faces.images, share=split.share, seed=split.seed).tolist())
+    if split.test_fold is not None:
+        raise DataError(
+            f"{model} left fold {split.test_fold} out to be tested on: choose by a model without folds"
+        )
+    return split
+
+
+def kept_out(faces: Faces, split: estimation.Split, *, limit: int | None = None, seed: int = 0) -> Faces:
+    """The faces of a model's training data that it was not trained on: to choose by, before any test.
+
+    Where it kept more of some ages out, only so many are here as of the others, so that every age has its
+    share. A model's temperatures, and the pass of its training that was kept, were chosen by these very
+    faces: figures compare models, and flatter each. Who was left out beforehand does not count.
+
+    Args:
+        faces: Of the data on which the model was trained.
+        split: From `split_to_choose_by`.
+        limit: Only so many of them, drawn at random.
+        seed: Of that draw.
+
+    Raises:
+        ValueError: `limit` is below 1.
+        DataError: There are none.
+    """
+    # A span may have a smaller share than the rest, too.
+    all_out = set(left_out(faces.images, **asdict(split)).tolist())
+    alike = left_out(faces.images, share=split.share, seed=split.seed).tolist()
+    found = [index for index in alike if index in all_out]
+    drawn = [found[place] for place in _draw(len(found), limit, seed)]
+    return replace(part(faces, drawn), labels_left_out=faces.labels_left_out)
 
 
 def photographs(

@@ -418,8 +418,8 @@ def brier_score(probabilities: ArrayLike, happened: ArrayLike, *, weights: Array
 def log_loss(probabilities: ArrayLike, true: ArrayLike, *, weights: ArrayLike | None = None) -> float:
     """Mean negative logarithm of the probability of the true group, in nats.
 
-    What an estimator is chosen by: unlike a share of hits it tells a near miss from a far one, and certainty
-    from a guess, so that fewer faces suffice.
+    Good for choosing between estimators: unlike a share of hits it tells certainty from a guess, so that
+    fewer faces suffice.
 
     >>> log_loss([[0.5, 0.5], [0.25, 0.0]], [1, 0])
     0.34657359027997264
