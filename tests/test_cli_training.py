@@ -175,7 +175,7 @@ def test_a_recipe_is_trained_and_exported(run, table, tmp_path, devices):
     words = ["evaluate", "--data", f"prepared:{prepared / 'faces'}", "--model", out, "--kept-out"]
     kept = run(*words, "--json")
     assert kept.json["faces_all"] == record["validation_faces"] == 3
-    assert kept.err == f"3 of 4 faces: what {out} kept out of training\n"
+    assert kept.err == f"3 of 4 faces, which {out} kept out of training\n"
     assert (kept.json["kept_out"], listed["kept_out"]) == (True, False)
     assert run(*words, "--limit", "1", "--json", "--quiet").json["faces_all"] == 1
 

@@ -72,7 +72,7 @@ def evaluate(
         faces = accuracy.kept_out(faces, split, limit=limit, seed=seed)
         if not quiet:
             console(stderr=True).print(
-                f"{len(faces.images)} of {everybody} faces: what {chosen} kept out of training"
+                f"{len(faces.images)} of {everybody} faces, which {chosen} kept out of training"
             )
     with progress(", ".join(names), len(faces.images), quiet=quiet) as bar:
         found = accuracy.estimate_all(
