@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -158,10 +158,9 @@ def kept_out(faces: Faces, split: estimation.Split, *, limit: int | None = None,
         ValueError: `limit` is below 1.
         DataError: There are none.
     """
-    # A span may have a smaller share than the rest, too.
-    all_out = set(left_out(faces.images, **asdict(split)).tolist())
-    alike = left_out(faces.images, share=split.share, seed=split.seed).tolist()
-    found = [index for index in alike if index in all_out]
+    # No span counts more than the rest; one of which less was kept out counts less.
+    capped = {span: min(share, split.share) for span, share in split.hold_out.items()}
+    found = left_out(faces.images, share=split.share, seed=split.seed, hold_out=capped).tolist()
     drawn = [found[place] for place in _draw(len(found), limit, seed)]
     return replace(part(faces, drawn), labels_left_out=faces.labels_left_out)
 
