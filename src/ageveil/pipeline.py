@@ -1,6 +1,7 @@
 """The whole way, composed: photograph -> detection -> alignment -> anonymization -> estimation -> decision.
 
-Between alignment and anonymization a bare face is held in memory; it is never returned, logged or written.
+Between alignment and anonymization a bare face is held in memory; it is never logged or written. Who asks for
+one by name gets it: `Pipeline.align_viewer`, and the approach "original".
 """
 
 from __future__ import annotations
@@ -53,10 +54,13 @@ DEFAULT_APPROACH = "mosaic"
 
 LEAK_DETECTOR = "libfacedetection"
 _LEAK_OPTIONS = DetectorOptions(max_side=960, threshold=detection.DETECTORS[LEAK_DETECTOR].low_threshold)
-# A whole picture is searched at full size up to here; beyond, a network's memory would grow to gigabytes. A
-# coarser search first would not do: the leak check sees fewer small and turned faces than CenterFace does, so
-# it cannot tell when that was not enough (searched from 480 on, every second face of 32 px stayed bare).
+# A whole picture is searched at full size up to here; beyond, a network's memory would grow to gigabytes, so
+# it is searched shrunk, and in tiles of this size. A coarser search alone would not do: the leak check sees
+# fewer small and turned faces than CenterFace does, so it cannot tell when that was not enough (searched from
+# 480 on, every second face of 32 px stayed bare).
 _PICTURE_SIDE = 1920
+# A box of which so much lies in a larger one is of the same face.
+_WITHIN = 0.8
 # Seconds a pixel that the first detector takes to prepare a picture for its network, generously.
 _HEAD_START = 1.5e-8
 # Above this disagreement between landmarks and detector the eye region may be misplaced: hide the whole face.
@@ -281,7 +285,7 @@ class Pipeline:
             ImageError: The picture cannot be read.
             LeakError: The second detector still sees a face that was not processed.
             NoFaceError: Neither detector found a face and no region was given, or fewer than expected.
-            SeveralFacesError: More faces than expected.
+            SeveralFacesError: More faces than expected. A box within another is of the same face.
             UnusableFaceError: A face was found that the approach cannot hide: it lies outside the picture, or
                 the picture is too small for a cipher.
         """
@@ -303,7 +307,7 @@ class Pipeline:
                 f"a second detector sees {_count(len(exposed), 'face')} that the first did not; nothing was "
                 f"written (hide by hand: {', '.join(_as_region(box) for box in exposed)})"
             )
-        _check_count(len(faces), expect_faces, named_regions=bool(regions))
+        _check_count(picture.faces, expect_faces, named_regions=bool(regions))
         return picture
 
     def align_viewer(self, image: Image) -> tuple[Face, CanonicalCrop]:
@@ -329,7 +333,9 @@ class Pipeline:
         # The second detector works beside this one, on a picture of limited size. While both take about as
         # long, one core for each serves best; on larger pictures this one takes longer and gets them all.
         threads = 1 if max(image.shape) <= _LEAK_OPTIONS.max_side else 0
-        options = replace(self.options, max_side=_PICTURE_SIDE, threshold=threshold, threads=threads)
+        options = replace(
+            self.options, max_side=_PICTURE_SIDE, threshold=threshold, threads=threads, tiles=True
+        )
         return detection.detect(image, self.detector, landmarks=self.landmarks, options=options)
 
     def _hide(
@@ -353,7 +359,8 @@ class Pipeline:
             elif face.eye_disagreement > _TRUSTED_EYES:
                 rectangles.append(_whole_pixels(face.box, width, height))
             else:
-                crop = alignment.align(image, face, max_outside=1.0)
+                # From what is hidden already: where faces overlap, nothing bare comes back.
+                crop = alignment.align(picture, face, max_outside=1.0)
                 anonymized = anonymization.anonymize_crop(crop, self.approach, rng=rng, key=key)
                 picture, receipt = anonymization.paste(picture, crop, anonymized)
                 receipts.append(receipt)
@@ -362,7 +369,7 @@ class Pipeline:
                 picture, rectangle, self.approach, rng=rng, key=key
             )
             receipts.append(receipt)
-        return AnonymizedPicture(picture, tuple(receipts))
+        return AnonymizedPicture(picture, tuple(receipts), _distinct([face.box for face in faces]))
 
 
 def save_anonymized(path: str | os.PathLike[str], result: AnonymizedFace | AnonymizedPicture) -> None:
@@ -498,6 +505,13 @@ def _check_count(found: int, expected: int | None, *, named_regions: bool) -> No
         raise NoFaceError("no face found in the picture; nothing was written")
 
 
+def _distinct(boxes: Sequence[Box]) -> int:
+    """How many boxes, the largest first, do not lie within an earlier one."""
+    return sum(
+        all(box.overlap(larger) < _WITHIN * box.area for larger in boxes[:at]) for at, box in enumerate(boxes)
+    )
+
+
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
@@ -576,7 +590,9 @@ def _outcome(function: Callable[[T], R], item: T) -> R | AgeveilError:
     try:
         return function(item)
     except AgeveilError as error:
-        return error
+        # Its traceback would keep every frame alive, and with it the photograph and the bare crop.
+        error.__cause__ = error.__context__ = None
+        return error.with_traceback(None)
 
 
 def rate(

@@ -326,11 +326,15 @@ class AnonymizedPicture:
 
     Attributes:
         pixels: Shape (H, W, 3), uint8, read-only.
-        receipts: One for each processed face, in the order of processing; regions in pixels of the picture.
+        receipts: One for each processed face or region, in the order of processing; regions in pixels of the
+            picture.
+        faces: How many faces were found. One within another is hidden as well but does not count: detectors
+            find a large face in parts at times.
     """
 
     pixels: Image
     receipts: tuple[Receipt, ...]
+    faces: int = 0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "pixels", _frozen(check_image(self.pixels)))

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ageveil.cli import options
-from ageveil.cli.output import Outcome, console, each, finish, refuse_own_source, shown
-from ageveil.errors import OutputError
+from ageveil.cli.output import Outcome, console, each, finish, refuse_existing, refuse_own_source, shown
+from ageveil.errors import AgeveilError, OutputError
 
 if TYPE_CHECKING:
     from ageveil.anonymization import Approach, Key, Region
@@ -64,22 +64,23 @@ def anonymize(
     key = _key(entry, key_file, new_key_file)
     written: list[Path] = []
 
-    def run(path: Path) -> int:
+    def run(path: Path) -> tuple[int, int]:
         try:
             picture = way.anonymize_picture(path, expect_faces=expect_faces, regions=regions, key=key)
-        except ValueError as error:  # a region that suits one picture may leave the next
-            raise ValueError(f"{path}: {error}") from error
+        except ValueError as error:
+            raise _UnsuitableRegionError(str(error)) from error
         _make_folder(out)
         pipeline.save_anonymized(targets[path], picture)
         written.append(path)
-        return len(picture.receipts)
+        return picture.faces, len(picture.receipts)
 
-    def outcome(path: Path, hidden: int) -> Outcome:
+    def outcome(path: Path, counts: tuple[int, int]) -> Outcome:
+        faces, hidden = counts
         target = targets[path]
         record = {
             "photo": str(path), "approach": entry.name, "output": str(target),
             "receipts": str(pipeline.receipt_path(target)), "hidden": hidden,
-            "faces": hidden - len(regions), "regions": len(regions),
+            "faces": faces, "regions": len(regions),
         }  # fmt: skip
         return Outcome(path, record)
 
@@ -90,6 +91,12 @@ def anonymize(
         if new_key_file is not None and not written:
             new_key_file.unlink(missing_ok=True)  # it opens nothing
     return finish(outcomes, _show, as_json=as_json, quiet=quiet)
+
+
+class _UnsuitableRegionError(AgeveilError):
+    """A region that suits other pictures does not lie within this one: the rest of them go on."""
+
+    exit_code = 2
 
 
 def _parse_region(text: str) -> Region:
@@ -124,8 +131,7 @@ def _targets(paths: Sequence[Path], out: Path, entry: Approach, *, force: bool) 
         if names[target.name] > 1:
             raise OutputError(f"several results would be written as {str(target)!r}")
         refuse_own_source(target, path)
-        if os.path.exists(target) and not force:
-            raise OutputError(f"{str(target)!r} exists; --force replaces it")
+        refuse_existing(target, force=force)
     return targets
 
 

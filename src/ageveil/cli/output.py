@@ -68,6 +68,16 @@ def refuse_own_source(target: Path, photo: Path) -> None:
         raise OutputError(f"the result would replace its own source {str(photo)!r}")
 
 
+def refuse_existing(target: Path, *, force: bool) -> None:
+    """Check that a result replaces nothing, unless that is asked for.
+
+    Raises:
+        OutputError: It would.
+    """
+    if os.path.exists(target) and not force:
+        raise OutputError(f"{str(target)!r} exists; --force replaces it")
+
+
 def print_json(value: Any) -> None:
     """Print a value as JSON with two spaces of indent."""
     print(json.dumps(value, indent=2, allow_nan=False))
