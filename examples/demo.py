@@ -26,10 +26,12 @@ def run(*arguments: str | Path) -> None:
 def main(out: Path) -> None:
     """Run the commands that the README shows and name the pictures to look at."""
     out.mkdir(parents=True, exist_ok=True)
-    run("rate", ASTRONAUT, "--board", "mpa", "--rating", "R", "--save-anonymized", out / "seen.png")
+    run(
+        "rate", ASTRONAUT, "--board", "mpa", "--rating", "R", "--save-anonymized", out / "seen.png", "--force"
+    )
     run("estimate", HOPPER, "--approach", "mask")
     run("anonymize", ASTRONAUT, HOPPER, "--out", out / "hidden", "--force")
-    run("sheet", ASTRONAUT, "--out", out / "sheet.png")
+    run("sheet", ASTRONAUT, "--out", out / "sheet.png", "--force")
     print(f"\nLook at {out}/seen.png (all that the estimator saw), {out}/hidden/ and {out}/sheet.png.")
 
 

@@ -703,6 +703,19 @@ def test_rate_and_sheet_do_not_replace_their_source(run, astronaut, tmp_path, li
         assert photo.read_bytes() == astronaut.read_bytes()
 
 
+def test_rate_and_sheet_replace_nothing_unless_told_to(run, astronaut, tmp_path):
+    target = tmp_path / "precious.png"
+    for words in (
+        ["rate", astronaut, *R18, "--save-anonymized", target],
+        ["sheet", astronaut, "--out", target],
+    ):
+        target.write_bytes(b"precious")
+        check_one_line(run(*words), 9, "precious.png' exists; --force replaces it")
+        assert target.read_bytes() == b"precious"
+        assert run(*words, "--force").code == 0
+        assert read_image(target).size
+
+
 def test_a_link_at_the_target_is_not_followed(run, astronaut, tmp_path):
     (tmp_path / "precious.txt").write_text("precious")
     (tmp_path / "out").mkdir()
@@ -737,7 +750,10 @@ def test_a_region_that_one_picture_lacks_names_that_picture(run, astronaut, tmp_
     ended = run(
         "anonymize", *photos, "--out", tmp_path / "out", "--region", "300,300,400,400", "--workers", "1"
     )
-    check_one_line(ended, 2, "small.png: a region has an area within 256 x 256 pixels")
+    assert ended.code == 2
+    assert "small.png: a region has an area within 256 x 256 pixels" in ended.err
+    assert "1 face and 1 region hidden" in ended.out  # in the other, which is written
+    assert [path.name for path in (tmp_path / "out").glob("*.jpg")] == ["astronaut.jpg"]
 
 
 # Interruptions and pipes ------------------------------------------------------------------------------------

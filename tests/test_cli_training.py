@@ -417,6 +417,17 @@ def test_a_recipe_is_not_judged_on_the_faces_that_train_it(run, table, small_rec
     assert not (tmp_path / "runs").exists()
 
 
+def test_the_faces_that_are_reported_fix_no_threshold(run, table, tmp_path):
+    pytest.importorskip("matplotlib", reason="left out: the extra report is not installed")
+    assert run("prepare", f"csv:{table}", "--out", tmp_path / "crops", "--quiet").code == 0
+    words = ["reproduce", "--data", f"csv:{table}", "--baseline", "none", "--models", "dlib-age"]
+    for named in (f"csv:{table}", f"prepared:{tmp_path / 'crops'}"):
+        ended = run(*words, "--validation", named, "--out", tmp_path / "report")
+        check_one_line(
+            ended, 2, "the faces that are reported cannot fix a threshold: --validation takes others"
+        )
+
+
 def test_models_for_folds_need_folds(run, table):
     ended = run("evaluate", "--data", f"csv:{table}", "--model", "model-{fold}.onnx")
     check_one_line(ended, 13, "stands for one model for each fold, and the data set states no folds")

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ageveil.cli import options
-from ageveil.cli.output import console, print_json, shown
+from ageveil.cli.output import console, print_json, refuse_existing, shown
 
 
 def decrypt(
@@ -28,11 +28,9 @@ def decrypt(
     noise, as from a wrong key, is refused.
     """
     from ageveil import ciphers, image, pipeline
-    from ageveil.errors import OutputError
 
     target = image.check_output(out, lossless=True)
-    if target.exists() and not force:
-        raise OutputError(f"{str(target)!r} exists; --force replaces it")
+    refuse_existing(target, force=force)
     key = ciphers.read_key_file(key_file)
     receipts = pipeline.load_receipts(receipt or pipeline.receipt_path(picture))
     pixels = pipeline.decrypt_picture(image.read_image(picture), receipts, key)

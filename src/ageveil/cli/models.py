@@ -35,12 +35,14 @@ def models(licence: options.Licence = "any", as_json: options.Json = False) -> i
         return 0
     from rich.table import Table
 
-    table = Table("model", "version", "licence", "resolution", "installed", "source")
+    table = Table()  # without the source, which is long: `--json` and docs/models.md tell it
+    for heading in ("model", "version", "licence", "resolution", "installed"):
+        table.add_column(heading, overflow="fold")  # a name that is cut off cannot be copied
     for entry, record in zip(entries, records, strict=True):
         info = entry.info
         name = f"{info.name} (default)" if record["default"] else info.name
         installed = "yes" if record["installed"] else "no"
-        table.add_row(name, info.version, info.licence, info.resolution, installed, info.source)
+        table.add_row(name, info.version, info.licence, info.resolution, installed)
     screen = console()
     screen.print(table)
     for entry, record in zip(entries, records, strict=True):

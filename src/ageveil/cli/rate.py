@@ -16,6 +16,7 @@ from ageveil.cli.output import (
     estimate_record,
     finish,
     progress,
+    refuse_existing,
     refuse_own_source,
     shown,
 )
@@ -65,6 +66,7 @@ def rate(
     save_anonymized: Annotated[
         Path | None, typer.Option(help="Write the anonymized face that the estimator saw (one photograph).")
     ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a saved face that exists.")] = False,
     as_json: options.Json = False,
     exit_code: Annotated[
         bool, typer.Option("--exit-code", help="Exit with 0 for allow, 10 for deny, 11 for step up.")
@@ -87,7 +89,7 @@ def rate(
     way = pipeline.Pipeline(
         options.permitted(approach, licence), chosen, detector, landmarks, allow_others, buffers=buffers
     )
-    _check_saving(save_anonymized, photos, approach)
+    _check_saving(save_anonymized, photos, approach, force=force)
     terms = way.terms(mark, policy)
     settled = terms.settle()
 
@@ -119,12 +121,12 @@ def _estimates(way: Pipeline, photos: list[Path], *, quiet: bool) -> list[Estima
     return found
 
 
-def _check_saving(path: Path | None, photos: list[Path], approach: str) -> None:
+def _check_saving(path: Path | None, photos: list[Path], approach: str, *, force: bool) -> None:
     """Refuse before any face is read what could not be written after.
 
     Raises:
         ValueError: Several photographs, or an approach that leaves the face bare.
-        OutputError: The path cannot be written, or is the photograph's own.
+        OutputError: The path cannot be written, is the photograph's own, or holds something already.
     """
     if path is None:
         return
@@ -134,6 +136,7 @@ def _check_saving(path: Path | None, photos: list[Path], approach: str) -> None:
         raise ValueError("--save-anonymized takes one photograph")
     target = image.check_output(path, lossless=anonymization.protective_approach(approach).reversible)
     refuse_own_source(target, photos[0])
+    refuse_existing(target, force=force)
 
 
 def _settled(photos: list[Path], settled: Decision, terms: Terms, *, same_viewer: bool) -> list[Outcome]:

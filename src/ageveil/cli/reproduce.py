@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -19,6 +19,7 @@ from ageveil.cli.train import Prepared, Runs
 if TYPE_CHECKING:
     from ageveil.evaluation.accuracy import Faces
     from ageveil.evaluation.report import LineUp
+    from ageveil.training.labels import LabelledImage
     from ageveil.training.recipes import Recipe
     from ageveil.types import CanonicalCrop
 
@@ -107,6 +108,8 @@ def reproduce(
     faces = accuracy.open_faces(data, way, limit=limit, seed=seed)
 
     fixing = accuracy.open_faces(validation, way, limit=limit, seed=seed) if validation else None
+    if fixing is not None and not _pictures(faces.images).isdisjoint(_pictures(fixing.images)):
+        raise ValueError("the faces that are reported cannot fix a threshold: --validation takes others")
     recipes = {name: _recipe(name, prepared, faces, licence) for name in wanted if _is_recipe(name)}
 
     def usable(name: str) -> str:
@@ -184,12 +187,16 @@ def _recipe(name: str, prepared: Path, faces: Faces, licence: Literal["any", "pe
         raise ValueError(f"the weights of {name} come under {recipe.licence}, which is not permissive")
     accuracy.check_resolution(name, networks.get_network(recipe.network).resolution, faces)
     if not splits.folds_of(faces.images):
-        judged = {os.path.realpath(image.path) for image in faces.images}
+        judged = _pictures(faces.images)
         for part in recipe.data:
-            trains = preparation.load_prepared(prepared / part).images
-            if not judged.isdisjoint(os.path.realpath(image.path) for image in trains):
+            if not judged.isdisjoint(_pictures(preparation.load_prepared(prepared / part).images)):
                 raise DataError(f"{name} would be judged on the faces that train it: they state no folds")
     return recipe
+
+
+def _pictures(images: Iterable[LabelledImage]) -> set[str]:
+    """The files behind faces, however they are named."""
+    return {os.path.realpath(image.path) for image in images}
 
 
 def _trained(recipe: Recipe, faces: Faces, prepared: Path, runs: Path, *, quiet: bool) -> str:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ageveil.cli import options
-from ageveil.cli.output import console, print_json, refuse_own_source, shown
+from ageveil.cli.output import console, print_json, refuse_existing, refuse_own_source, shown
 
 
 def sheet(
@@ -17,6 +17,7 @@ def sheet(
     detector: options.Detector = "centerface",
     landmarks: options.Landmarks = "5",
     allow_others: options.AllowOthers = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace a picture that exists.")] = False,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> int:
@@ -26,6 +27,7 @@ def sheet(
 
     target = image.check_output(out)
     refuse_own_source(target, photo)
+    refuse_existing(target, force=force)
     way = pipeline.Pipeline(detector=detector, landmarks=landmarks, allow_others=allow_others)
     _, crop = way.align_viewer(image.read_image(photo))
     image.write_image(target, figures.approach_sheet(crop))
