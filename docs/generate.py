@@ -186,7 +186,14 @@ def models_page() -> str:
         for model in _report(recipe)["models"]:
             lines = _accuracy_table(recipe, model["name"])
             if model["name"] == recipe:
-                lines += ["", *_people_table(recipe), "", *_fairface_table(recipe)]
+                lines += [
+                    "",
+                    *_people_table(recipe),
+                    "",
+                    *_under_age_table(recipe),
+                    "",
+                    *_fairface_table(recipe),
+                ]
             blocks[model["name"]] = "\n".join(lines).rstrip()
     return _filled(DOCS / "models.md", blocks)
 
@@ -304,6 +311,27 @@ def _people_table(name: str) -> list[str]:
             sides = (row, masked[row["value"]])
             cells = [_interval(side[key]) for key in ("exact", "mae_years") for side in sides]
             lines.append(f"| {row['value'] or 'not stated'} | {row['faces']} | {' | '.join(cells)} |")
+    return lines
+
+
+def _under_age_table(name: str) -> list[str]:
+    """Whose minors pass for adults how often, where the audit looked at this model."""
+    audit = _audit()
+    if audit["model"] != name:
+        return []
+    found = {approach: audit["fairness"][approach]["parts"] for approach in ("original", "mosaic", "mask")}
+    lines = [
+        "Faces under 18 that are more probably 18 or over than not, %, as the audit counted them. Parts",
+        "differ in age as well: one with many small children looks better than one with as many teenagers.",
+        "",
+        "| | faces under 18 | bare | mosaic | mask |",
+        "|---|---|---|---|---|",
+    ]
+    for trait in ("gender", "race"):
+        for at, row in enumerate(found["original"][trait]):
+            if row["over_18"] is not None:
+                cells = [_interval(parts[trait][at]["over_18"]) for parts in found.values()]
+                lines.append(f"| {row['value']} | {row['over_18']['faces']} | {' | '.join(cells)} |")
     return lines
 
 
