@@ -4,7 +4,10 @@
 set -euo pipefail
 prepared=$1
 out=weights/research/src/ageveil_weights_research/buffers.json
-rm -f "$out"
+# The shipped file is replaced once all are solved: a failure leaves it as it was.
+part=$out.part
+rm -f "$part"
+trap 'rm -f "$part"' EXIT
 # A smaller share can only be shown with more faces than UTKFace has just below these ages.
 for asked in "18 0.01" "17 0.02" "16 0.02"; do
   read -r age share <<<"$asked"
@@ -13,7 +16,8 @@ for asked in "18 0.01" "17 0.02" "16 0.02"; do
   for approach in mosaic mask blur veil; do
     ageveil calibrate --data "prepared:$prepared/utkface-train" --board "$name" --rating "$mark" \
       --approach "$approach" --max-false-accept "$share" --model ageveil \
-      --check "prepared:$prepared/utkface-test" --out "$out" --json --quiet \
+      --check "prepared:$prepared/utkface-test" --out "$part" --json --quiet \
       > "recipes/ageveil/buffer-$age-$approach.json"
   done
 done
+mv "$part" "$out"

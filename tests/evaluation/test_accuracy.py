@@ -279,7 +279,31 @@ def test_prepared_faces_give_the_figures_of_their_pictures(tmp_path, folder, rep
     assert again.exact == report.exact
     assert again.mae_years.value == pytest.approx(report.mae_years.value, abs=1e-4)
     assert (again.left_out, again.left_out_share) == (report.left_out, report.left_out_share)
-    assert len(accuracy.open_faces(f"prepared:{tmp_path / 'prepared'}", WAY, limit=2).images) == 2
+
+
+def test_a_draw_of_prepared_faces_tells_what_it_left_out_itself(tmp_path, folder):
+    prepare(read_dataset(f"utkface:{folder}"), tmp_path / "prepared", WAY)
+    place = f"prepared:{tmp_path / 'prepared'}"
+    everybody = accuracy.open_faces(place, WAY)
+    names = [image.path.name for image in everybody.images]
+    lost = []
+    for seed in range(60):
+        drawn = accuracy.open_faces(place, WAY, limit=3, seed=seed)
+        assert drawn.total == 3 == len(drawn.images) + sum(drawn.left_out.values())
+        assert all(drawn.left_out[reason] <= everybody.left_out[reason] for reason in drawn.left_out)
+        places = [names.index(image.path.name) for image in drawn.images]
+        assert places == sorted(set(places))
+        for index, whole in enumerate(places):
+            assert (drawn.crop(index).pixels == everybody.crop(whole).pixels).all()
+        lost.append(sum(drawn.left_out.values()))
+    # Three of nine pictures show no usable face. Of three that are drawn that is one, with a hypergeometric
+    # deviation of sqrt(3 * 1/3 * 2/3 * 6/8) = 0.71: the mean of 60 lies within four of 0.71 / sqrt(60).
+    assert np.mean(lost) == pytest.approx(1, abs=4 * 0.71 / math.sqrt(60))
+    for limit in (9, 10):
+        same = accuracy.open_faces(place, WAY, limit=limit)
+        assert (same.images, same.total, same.left_out) == (everybody.images, 9, everybody.left_out)
+    with pytest.raises(ValueError, match="a limit is 1 or more, got 0"):
+        accuracy.open_faces(place, WAY, limit=0)
 
 
 # Parts of a data set ----------------------------------------------------------------------------------------

@@ -248,6 +248,36 @@ def test_one_picture_of_a_person_counts_on_each_side():
     assert calibration.countable(images, [], 18) == ({}, {})
 
 
+def test_a_picture_counts_once_however_often_it_is_listed():
+    whole = "17_0_0_20170103200501234.jpg"
+    images = [
+        LabelledImage(Path(place), age, age)
+        for place, age in [
+            ("mine/1.jpg", 16), ("mine/1.jpg", 16), ("mine/../mine/1.jpg", 16),
+            (f"chips/{whole}.chip.jpg", 17), (f"wild/{whole}", 17), (f"chips/{whole}.chip.jpg", 17),
+            ("mine/2.jpg", 30), ("mine/2.jpg", 30),
+        ]
+    ]  # fmt: skip
+    ages, aside = calibration.countable(images, range(8), 18)
+    assert (ages, aside) == ({0: 16, 3: 17, 6: 30}, {"the same picture again": 5})
+    # Whichever of the two comes first counts.
+    assert calibration.countable(images, [4, 3], 18) == ({4: 17}, {"the same picture again": 1})
+
+
+def test_pictures_of_one_name_in_other_folders_are_other_faces():
+    # As a folder for each age has them.
+    images = [LabelledImage(Path(f"{age}/{name}.jpg"), age, age) for age in (16, 17) for name in "ab"]
+    assert calibration.countable(images, range(4), 18) == ({0: 16, 1: 16, 2: 17, 3: 17}, {})
+
+
+def test_one_face_many_times_shows_no_share():
+    # 59 faces would show 5 %; these rows are of one picture.
+    images = [LabelledImage(Path("1.jpg"), 17, 17)] * 59
+    ages, _ = calibration.countable(images, range(59), 18)
+    with pytest.raises(DataError, match="1 faces aged 13 to 17 are too few: 59 are needed"):
+        calibration.check_enough(len(ages), 18, 0.05)
+
+
 # Reading and checking ---------------------------------------------------------------------------------------
 
 

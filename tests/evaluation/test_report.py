@@ -98,6 +98,42 @@ def test_what_few_people_keep_is_not_stated():
     assert report.kept(said("mask"), said("original"), 0, 200) is None
 
 
+def labelled(models, spans):
+    """Estimates of faces whose labels are intervals of ages; each is said to be 20."""
+    images = tuple(LabelledImage(Path(f"{i}.jpg"), *span) for i, span in enumerate(spans))
+    info = estimation.get_model("dlib-age").info
+    found = {}
+    for approach, model in report.questions(models):
+        said = (AgeDistribution.from_years(np.eye(101)[20], approach=approach, model=info),) * len(images)
+        found[approach, model] = accuracy.Estimates("adience", images, said, approach, model, len(images), {})
+    return found
+
+
+def test_labels_on_both_sides_of_a_minimum_age_are_counted_and_told():
+    # Adience's 15-20 tells nothing of 16 and 18, and all of 13; an end that is T itself reaches T.
+    spans = [(8, 13), (8, 12), (15, 20), (15, 20), (16, 20), (15, 15), (25, 32)]
+    models = report.LineUp("dlib-age")
+    record = report.build(labelled(models, spans), models, resamples=20)
+    assert record["straddling"] == {"13": 1, "16": 2, "18": 3}
+    for age, count in record["straddling"].items():
+        told = record["records"][0]["calibration"][age]["faces"]
+        assert told + count == record["faces_all"] == 7
+    html = page.render({**record, "run": RUN}, page.Pictures())
+    sentence = (
+        "Left out are labels that reach over T on both sides, 1 at T = 13 and 2 at T = 16 and 3 at T = 18: "
+        "this says nothing of them."
+    )
+    # Beside the calibration error and beside the operating curves.
+    assert html.count(sentence) == 2
+    del record["straddling"]  # as a report has it that was made before
+    assert "reach over T" not in page.render({**record, "run": RUN}, page.Pictures())
+
+
+def test_exact_labels_tell_on_which_side_they_are(built):
+    assert built["straddling"] == {"13": 0, "16": 0, "18": 0}
+    assert "reach over T" not in page.render(built, page.Pictures())
+
+
 def test_a_perfect_model_is_calibrated(built):
     second = next(item for item in built["records"] if item["model"] == "second")
     assert [item["ece"] for item in second["calibration"].values()] == [0, 0, 0, 0]
@@ -109,8 +145,8 @@ def test_the_report_as_text(built):
     assert json.loads(text) == built
     assert set(built) == {
         "report_version", "dataset", "seed", "resamples", "drawn", "faces", "faces_all", "faces_before",
-        "left_out", "left_out_share", "comparable", "bins", "label_mix", "models", "records", "table_1",
-        "table_2", "differences", "qualitative", "run",
+        "left_out", "left_out_share", "comparable", "bins", "label_mix", "straddling", "models",
+        "records", "table_1", "table_2", "differences", "qualitative", "run",
     }  # fmt: skip
     assert (built["faces"], built["faces_all"], built["comparable"]) == (11, 12, False)
 

@@ -63,9 +63,10 @@ class Faces:
         dataset: Name in `ageveil.training.datasets.DATASETS`; it says over which bins of ages is scored.
         images: What the data set says of each face.
         crop: Index of a face -> its canonical crop; raises FaceError or ImageError where there is none.
-        total: Faces of the data set before any was left out.
-        left_out: Faces that were left out beforehand, by reason.
-        labels_left_out: Pictures whose label states no usable age, by reason; they do not count in `total`.
+        total: Faces of the data set, or of a draw from it, before any was left out.
+        left_out: Which of `total` were left out beforehand, by reason.
+        labels_left_out: Pictures whose label states no usable age, by reason; they do not count in `total`,
+            and are those of the whole data set even where faces are a draw.
     """
 
     dataset: str
@@ -82,7 +83,8 @@ def open_faces(spec: str, pipeline: Pipeline, *, limit: int | None = None, seed:
     Args:
         spec: As `ageveil.training.datasets.read_dataset` takes it, or "prepared:DIR".
         pipeline: How faces are found; prepared ones are found already, and must be in that way.
-        limit: Only so many faces, drawn at random.
+        limit: Only so many faces, drawn at random. Those that are then found unusable, or were so when the
+            faces were prepared, count among them.
         seed: Of that draw.
 
     Raises:
@@ -92,13 +94,17 @@ def open_faces(spec: str, pipeline: Pipeline, *, limit: int | None = None, seed:
     if spec.startswith(PREPARED) and len(spec) > len(PREPARED):
         prepared = load_prepared(Path(spec.removeprefix(PREPARED)))
         _check_found(prepared, pipeline)
-        chosen = _draw(len(prepared), limit, seed)
+        # Pictures without a usable face are drawn too, as from a data set that is not prepared. So the share
+        # left out is that of the draw, and as large as the folder's but for chance.
+        reasons = list(Counter(prepared.left_out).elements())
+        drawn = _draw(len(prepared) + len(reasons), limit, seed)
+        chosen = [place for place in drawn if place < len(prepared)]
         return Faces(
             prepared.dataset,
             tuple(prepared.images[index] for index in chosen),
             lambda index: prepared.crop(chosen[index]),
-            len(prepared) + sum(prepared.left_out.values()),
-            dict(prepared.left_out),
+            len(drawn),
+            dict(Counter(reasons[place - len(prepared)] for place in drawn[len(chosen) :])),
             dict(prepared.labels_left_out),
         )
     dataset = read_dataset(spec)
@@ -325,10 +331,18 @@ class Estimates:
         return np.array([distribution.at_least(age) for distribution in self.distributions])
 
     def sides(self, age: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """Who is certainly under an age and who has certainly reached it, each of shape (N,)."""
+        """Who is certainly under an age and who has certainly reached it, each of shape (N,).
+
+        A label that reaches over the age on both sides is in neither: `straddling` counts them.
+        """
         low = np.array([image.age_low for image in self.images])
         high = np.array([image.age_high for image in self.images])
         return high < age, low >= age
+
+    def straddling(self, age: int) -> int:
+        """How many labels begin under an age and end at it or over: they do not tell who has reached it."""
+        under, over = self.sides(age)
+        return int((~under & ~over).sum())
 
 
 def estimate_all(

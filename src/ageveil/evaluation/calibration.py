@@ -22,6 +22,7 @@ from ageveil.evaluation.intervals import Estimate, clopper_pearson, upper_limit
 from ageveil.pipeline import Pipeline, map_ordered
 from ageveil.training.labels import LabelledImage
 from ageveil.training.preparation import left_out_reason
+from ageveil.training.splits import face_of
 from ageveil.types import MAX_AGE, AgeDistribution, AnonymizedFace, Outcome, Policy, Rating
 
 WINDOW = 5
@@ -173,10 +174,11 @@ class Reading:
 def countable(
     images: Sequence[LabelledImage], indices: Sequence[int], minimum_age: int
 ) -> tuple[dict[int, int], dict[str, int]]:
-    """Which faces can be counted: those of an exact age, and of each person one.
+    """Which faces can be counted: those of an exact age, and of each person or picture one.
 
     The limits are those of independent faces, and pictures of one person are not. Where a person is known,
-    the first picture within the window below the minimum age counts, and the first outside it.
+    the first picture within the window below the minimum age counts, and the first outside it. Where none
+    is, a picture counts once, however often it is listed; a picture of UTKFace and its crop are one.
 
     Args:
         images: What a data set says of its faces.
@@ -194,12 +196,14 @@ def countable(
         if age is None:
             aside["no exact age"] += 1
             continue
-        person = (identity, minimum_age - WINDOW <= age < minimum_age) if identity is not None else None
-        if person in known:
-            aside["another picture of the same person"] += 1
+        # A person is met at more than one age, a picture is not.
+        side = identity is not None and minimum_age - WINDOW <= age < minimum_age
+        face = face_of(images[index]), side
+        if face in known:
+            again = "the same picture again" if identity is None else "another picture of the same person"
+            aside[again] += 1
             continue
-        if person is not None:
-            known.add(person)
+        known.add(face)
         ages[index] = age
     return ages, dict(aside)
 

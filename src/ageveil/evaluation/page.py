@@ -225,6 +225,7 @@ def _calibration(report: dict[str, Any]) -> str:
         "Expected calibration error: mean gap between what was said and how often it came true, in 15 bins "
         "of equal width, drawn where they hold 10 faces or more. P(group) is that of the most probable "
         "group, given that the age lies in one."
+        f"{_straddling(report)}"
     )
     return (
         html.section("Calibration", text)
@@ -245,6 +246,7 @@ def _operating(report: dict[str, Any]) -> str:
     text = (
         "Whoever reaches a threshold on P(age \u2265 T) passes. A group that lies on both sides of T counts "
         "for neither where a model knows groups only."
+        f"{_straddling(report)}"
     )
     columns = ("model, approach, T", "under T", "at 1 %", "at 2 %", "at 5 %", "at 10 %")
     caption = "Share of those aged 25 and over that pass where so many of those under T do, %"
@@ -252,6 +254,20 @@ def _operating(report: dict[str, Any]) -> str:
         html.section("Operating curves", text)
         + _plots(report, plots.operating_plot)
         + html.table(caption, columns, rows)
+    )
+
+
+def _straddling(report: dict[str, Any]) -> str:
+    """A sentence on the labels that do not tell who is under T; empty where there are none.
+
+    Reports of before this was counted do not say.
+    """
+    found = [f"{count} at T = {age}" for age, count in report.get("straddling", {}).items() if count]
+    if not found:
+        return ""
+    return (
+        f" Left out are labels that reach over T on both sides, {' and '.join(found)}: this says nothing of "
+        "them."
     )
 
 

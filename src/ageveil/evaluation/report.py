@@ -118,8 +118,9 @@ def build(
         resamples: Of the bootstrap.
 
     Returns:
-        JSON values: `bins`, `label_mix`, `models`, `records`, `table_1`, `table_2`, `differences`,
-        `qualitative` and counts of faces. Accuracies are in percent.
+        JSON values: `bins`, `label_mix`, `straddling` (T -> labels that do not tell the side), `models`,
+        `records`, `table_1`, `table_2`, `differences`, `qualitative` and counts of faces. Accuracies are in
+        percent.
 
     Raises:
         DataError: No face has an age in a group.
@@ -145,6 +146,8 @@ def build(
         "label_mix": dict(
             zip(first.bin_names, np.bincount(true, minlength=len(first.bins)).tolist(), strict=True)
         ),
+        # Where T is asked about, these faces are left out, and they may be most of those near T.
+        "straddling": {str(age): first.straddling(age) for age in TAILS},
         "models": [model_record(model, first.images) for model in models.names],
         "records": [
             record(

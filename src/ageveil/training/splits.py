@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os.path
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -165,6 +166,18 @@ def _check_shares(share: float, hold_out: Mapping[tuple[int, int], float]) -> No
     for held in hold_out.values():
         if not 0 <= held <= 1:
             raise ValueError(f"a held-out share lies in [0, 1], got {held}")
+
+
+def face_of(image: LabelledImage) -> str:
+    """What counts as one face however often it is listed: the person, or the picture where none is named.
+
+    A picture is known by its place; one of UTKFace by its name, wherever it lies, as it was taken or as its
+    crop. Splits go by names alone, since folders move; here `16/1.jpg` and `17/1.jpg` are two faces.
+    """
+    unit = _unit(image)
+    if image.identity is not None or _UTKFACE_WHOLE.fullmatch(image.path.name.removesuffix(".chip.jpg")):
+        return unit
+    return f"{unit} of {os.path.normpath(image.path.parent)}"
 
 
 def _unit(image: LabelledImage) -> str:
