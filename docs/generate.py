@@ -308,6 +308,8 @@ def _people_table(name: str) -> list[str]:
     for trait, rows in by["original"].items():
         masked = {row["value"]: row for row in by["mask"][trait]}
         for row in rows:
+            if row["value"] is None and row["few"]:
+                continue  # of nobody in particular, and too few to tell
             sides = (row, masked[row["value"]])
             cells = [_interval(side[key]) for key in ("exact", "mae_years") for side in sides]
             lines.append(f"| {row['value'] or 'not stated'} | {row['faces']} | {' | '.join(cells)} |")

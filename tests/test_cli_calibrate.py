@@ -255,7 +255,7 @@ def test_prepared_faces_that_were_found_in_another_way_are_refused(run, prepared
 
 def test_a_trained_model_is_calibrated_on_the_faces_that_it_did_not_see(run, prepared, tmp_path):
     pytest.importorskip(
-        "ageveil_weights_research", reason="left out: weights/research is not installed (make install)"
+        "ageveil_weights_research", reason="left out: weights/research is not installed (make demo)"
     )
     own = split_of("ageveil")
     words = ["calibrate", "--data", f"prepared:{prepared}", "--board", "pegi", "--rating", "18", "--model"]

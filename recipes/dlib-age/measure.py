@@ -59,6 +59,7 @@ def page(records: list[dict[str, Any]], head: str) -> str:
         "",
         "dlib's age network (CC0-1.0), trained by its author on bare faces; nothing was trained here.",
         "",
+        "    pip install '.[dlib-models]'   # the 68-point landmarks of the last row; not for commercial use",
         f"    {head}",
         "",
         f"UTKFace's test part, {faces} faces with an age in one of the eight groups ({everybody} of any",

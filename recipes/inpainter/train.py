@@ -50,7 +50,7 @@ def main() -> None:
     )  # fmt: skip
     faces = [
         anonymize_repeatably(pool.crop(index), name, np.random.default_rng(index))
-        for index, name in enumerate([*plan.approaches] * 4)
+        for index, name in zip(np.flatnonzero(pool.usable).tolist(), [*plan.approaches] * 4, strict=False)
     ]
     crops, hidden = np.stack([face.pixels for face in faces]), np.zeros((len(faces), 224, 224), bool)
     for where, face in zip(hidden, faces, strict=True):

@@ -171,7 +171,7 @@ def main(prepared_folder: str, runs: str) -> None:
             }
             for approach in APPROACHES
         ],
-        "change_outside_the_eyes": field(baseline, prepared, chosen[:: len(chosen) // FIELD_FACES]),
+        "change_outside_the_eyes": field(baseline, prepared, chosen[:: max(1, len(chosen) // FIELD_FACES)]),
         "seconds": round(time.monotonic() - start),
     }  # fmt: skip
     (HERE / "seeds.json").write_text(json.dumps(record, indent=1) + "\n", "utf-8")

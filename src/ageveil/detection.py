@@ -152,6 +152,7 @@ class DetectorSpec:
         pyramid: Look at smaller sizes as well: the network misses faces larger than about 400 pixels.
         licence: SPDX expression.
         source: Where it comes from.
+        weights: Its file; None where it is a library's own.
     """
 
     find: Finder
@@ -160,6 +161,7 @@ class DetectorSpec:
     pyramid: bool
     licence: str
     source: str
+    weights: Weights | None = None
 
 
 def _find_centerface(image: Image, threshold: float, options: DetectorOptions) -> list[Proposal]:
@@ -258,13 +260,15 @@ def _find_libfacedetection(image: Image, threshold: float, _: DetectorOptions) -
 DETECTORS: Mapping[str, DetectorSpec] = MappingProxyType(
     {
         "centerface": DetectorSpec(
-            _find_centerface, 0.5, 0.2, pyramid=True, licence="MIT", source="Star-Clouds/CenterFace"
+            _find_centerface, 0.5, 0.2, pyramid=True, licence="MIT", source="Star-Clouds/CenterFace",
+            weights=CENTERFACE,
         ),
         "dlib-hog": DetectorSpec(
             _find_dlib_hog, 0.0, -0.3, pyramid=False, licence="BSL-1.0", source="dlib frontal_face_detector"
         ),
         "dlib-cnn": DetectorSpec(
-            _find_dlib_cnn, 0.0, -0.3, pyramid=False, licence="CC0-1.0", source=DLIB_CNN.source
+            _find_dlib_cnn, 0.0, -0.3, pyramid=False, licence="CC0-1.0", source=DLIB_CNN.source,
+            weights=DLIB_CNN,
         ),
         "libfacedetection": DetectorSpec(
             _find_libfacedetection, 0.8, 0.6, pyramid=False, licence="BSD-3-Clause",

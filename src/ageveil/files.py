@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import secrets
@@ -30,7 +31,7 @@ def write_bytes(
     """
     # Not `tempfile`: its files are for their owner alone, always.
     target = Path(path)
-    draft = target.parent / f".ageveil-{secrets.token_hex(8)}.part"
+    draft = _draft(target)
     mode = 0o600 if private else 0o666
     try:
         with open(draft, "xb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
@@ -40,11 +41,41 @@ def write_bytes(
             os.fsync(file.fileno())  # or a loss of power could leave an empty file under the final name
         os.replace(draft, target)
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not a file name"
-        raise OutputError(f"cannot write {str(target)!r}: {reason}") from error
+        raise _refusal(target, error) from error
     finally:
         with contextlib.suppress(OSError, ValueError):  # gone already where all went well
             draft.unlink()
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """See that a file could be written, before hours of work for it. Its folder is made where it is missing.
+
+    Args:
+        path: Where to; what is there is left as it is.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    target = Path(path)
+    draft = _draft(target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        draft.touch(exist_ok=False)
+        draft.unlink()
+        if target.is_dir() and not target.is_symlink():  # a draft would not take its name
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    except (OSError, ValueError) as error:
+        raise _refusal(target, error) from error
+
+
+def _draft(target: Path) -> Path:
+    """A name beside a file that is yet to be written, as `DRAFT` knows it."""
+    return target.parent / f".ageveil-{secrets.token_hex(8)}.part"
+
+
+def _refusal(target: Path, error: OSError | ValueError) -> OutputError:
+    reason = error.strerror if isinstance(error, OSError) else "not a file name"
+    return OutputError(f"cannot write {str(target)!r}: {reason}")
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

@@ -59,9 +59,20 @@ def test_where_there_is_no_gap_none_is_apart(monkeypatch):
     }  # fmt: skip
 
 
-def test_few_faces_name_no_gap():
-    found = fairness.fairness({("mask", "ageveil"): faces(4, times=20)}, resamples=5)["mask"]["widest"]
+def test_few_faces_name_no_gap_that_may_be_chance():
+    found = fairness.fairness({("mask", "ageveil"): faces(4, times=1)}, resamples=5)["mask"]["widest"]
     assert list(found.values()) == [None] * 4
+
+
+def test_few_faces_name_a_share_that_is_no_chance():
+    # 44 of whom 12 pass, and 206 of whom 6 do: the exact intervals are 15.0 to 42.8 % and 1.1 to 6.2 %.
+    rows = [(16, 20 if at < 12 else 10, None, "few") for at in range(44)]
+    rows += [(16, 20 if at < 6 else 10, None, "many") for at in range(206)]
+    gap = fairness.fairness({("mask", "ageveil"): estimates_of(rows)}, resamples=5)["mask"]["widest"]
+    named = gap["over_18"]
+    assert (named["highest"], named["lowest"], named["apart"]) == ("few", "many", True)
+    assert named["points"] == pytest.approx(100 * (12 / 44 - 6 / 206))
+    assert gap["mae_years"] is None
 
 
 def test_shares_are_those_of_a_slow_count():

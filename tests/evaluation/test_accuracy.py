@@ -376,6 +376,14 @@ def test_people_who_are_all_alike_leave_doubt(share, hits):
     assert (row.exact.low, row.exact.high) == pytest.approx((100 * reference.low, 100 * reference.high))
 
 
+@pytest.mark.parametrize(("said", "hits"), [(30, 20), (70, 0)])
+def test_faces_that_are_all_right_or_all_wrong_leave_doubt(said, hits):
+    report = accuracy.score(made_up([(30, 30, None)] * 20, [said] * 20), resamples=20)
+    reference = binomtest(hits, 20).proportion_ci(method="exact")
+    for share in (report.exact, report.one_off):
+        assert (share.low, share.high) == pytest.approx((100 * reference.low, 100 * reference.high))
+
+
 def test_one_person_who_is_half_right_tells_nothing():
     (row,) = accuracy.score_by(of_people(0.5), "gender", resamples=20)
     assert (row.exact.value, row.exact.low, row.exact.high) == (50, 0, 100)
@@ -526,7 +534,7 @@ def two_ages():
 
 def test_of_faces_that_a_model_kept_out_every_age_has_its_share(two_ages):
     pytest.importorskip(
-        "ageveil_weights_research", reason="left out: weights/research is not installed (make install)"
+        "ageveil_weights_research", reason="left out: weights/research is not installed (make demo)"
     )
     own = accuracy.split_to_choose_by("ageveil")
     assert own.hold_out[13, 17] > own.share  # of minors it kept more out

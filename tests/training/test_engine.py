@@ -207,6 +207,28 @@ def test_a_checkpoint_that_was_cut_short_is_named(run, smoke, prepared, tmp_path
         train(smoke, prepared=prepared, runs=tmp_path, hardware=HERE, progress=False)
 
 
+@pytest.mark.parametrize("content", [b"", b"zeros", b"half", None])
+def test_the_best_checkpoint_that_is_damaged_or_gone_is_named(run, smoke, prepared, tmp_path, content):
+    folder = shutil.copytree(run.folder, tmp_path / "smoke")
+    (folder / engine.WEIGHTS_FILE).unlink()  # as where the run was killed just before
+    best = folder / "best.ckpt"
+    whole = best.read_bytes()
+    if content is None:
+        best.unlink()
+    else:
+        best.write_bytes(
+            {b"zeros": bytes(len(whole)), b"half": whole[: len(whole) // 2]}.get(content, content)
+        )
+    how = {"prepared": prepared, "runs": tmp_path, "hardware": HERE, "progress": False}
+    with pytest.raises(
+        DataError, match=r"best\.ckpt of the best epoch is damaged or missing: remove last\.ckpt"
+    ):
+        train(smoke, **how)
+    if content is None:  # what the message says does help
+        (folder / engine.LAST_FILE).unlink()
+        assert train(smoke, **how).best_loss == run.best_loss
+
+
 def test_what_no_validation_face_tells_of_is_not_logged(smoke, faces):
     pool = FacePool.of([faces])
     network, _ = engine.build(smoke, runs=Path(), weights=None)
@@ -530,6 +552,18 @@ def test_a_run_is_exported_with_all_that_is_needed(run, prepared, faces, tmp_pat
     np.testing.assert_allclose(session.run(crops=crops, eye_mask=masks)[0], expected, atol=1e-3)
     with pytest.raises(ValueError, match="a precision is"):
         export_runs([run.folder], prepared, tmp_path / "other.onnx", precision="int4")
+
+
+def test_a_run_with_one_validation_face_is_exported(run, prepared, tmp_path, monkeypatch):
+    def lone(*given, real=export.split):
+        training, validation = real(*given)
+        return training, validation[:1]
+
+    monkeypatch.setattr(export, "split", lone)
+    made = export_runs([run.folder], prepared, tmp_path / "smoke.onnx", precision="float32")
+    assert made.difference <= 1e-3
+    crops, masks = np.zeros((3, 96, 96, 3), np.uint8), np.zeros((3, 96, 96), bool)
+    assert Session(made.path).run(crops=crops, eye_mask=masks)[0].shape == (3, MAX_AGE + 1)
 
 
 def test_ranges_are_measured_on_hidden_training_faces(run, prepared, faces, tmp_path, monkeypatch):

@@ -165,6 +165,26 @@ def test_a_file_that_cannot_be_written(network, sample, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["folder.onnx"]
 
 
+@pytest.mark.parametrize("place", ["file/model.onnx", "folder.onnx"])
+def test_an_impossible_place_is_told_before_the_work(network, sample, tmp_path, place):
+    (tmp_path / "file").touch()
+    (tmp_path / "folder.onnx").mkdir()
+
+    def calibrate(session):
+        pytest.fail("the work was done")
+
+    with pytest.raises(OutputError, match="cannot write"):
+        export(network, tmp_path / place, metadata={}, sample=sample, calibrate=calibrate)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "folder.onnx"]
+
+
+def test_one_face_is_enough_to_compare_on(network, sample, tmp_path):
+    one = tuple(array[:1] for array in sample)
+    made = export(network, tmp_path / "new" / "x.onnx", metadata={}, precision="float32", sample=one)
+    assert made.difference <= 1e-3
+    assert Session(made.path).run(crops=sample[0], eye_mask=sample[1])[0].shape == (5, 8)
+
+
 # Rounding, on a graph of one matrix -------------------------------------------------------------------------
 
 

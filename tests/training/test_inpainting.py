@@ -1,5 +1,7 @@
 """The network that paints hidden faces back: what it touches, what it learns from, and how a run goes on."""
 
+import re
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -142,6 +144,29 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_weights(whole, pool, tmp_pat
 def test_a_run_of_another_plan_is_left_alone(whole, pool):
     with pytest.raises(DataError, match="another plan or of other faces"):
         train(pool, replace(SMALL, epochs=4), whole[0], device="cpu", workers=0)
+
+
+@pytest.mark.parametrize("name", [BEST_FILE, LAST_FILE])
+@pytest.mark.parametrize("damage", ["empty", "zeros", "half"])
+def test_a_file_that_is_damaged_is_named(whole, pool, tmp_path, name, damage):
+    folder = shutil.copytree(whole[0], tmp_path / "run")
+    content = (folder / name).read_bytes()
+    (folder / name).write_bytes(
+        {"empty": b"", "zeros": bytes(len(content)), "half": content[: len(content) // 2]}[damage]
+    )
+    with pytest.raises(
+        DataError, match=rf"{re.escape(name)} is damaged.*: remove .*, and training starts anew"
+    ):
+        train(pool, SMALL, folder, device="cpu", workers=0)
+
+
+def test_the_best_weights_that_are_gone_are_named(whole, pool, tmp_path):
+    folder = shutil.copytree(whole[0], tmp_path / "run")
+    (folder / BEST_FILE).unlink()
+    with pytest.raises(DataError, match=r"best\.safetensors is damaged or missing: remove last\.pt"):
+        train(pool, SMALL, folder, device="cpu", workers=0)
+    (folder / LAST_FILE).unlink()  # what the message says does help
+    assert train(pool, SMALL, folder, device="cpu", workers=0).best == whole[1].best
 
 
 def test_too_few_faces_are_refused(pool, tmp_path):

@@ -14,6 +14,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from ageveil.detection import CENTERFACE, LANDMARKS
 from ageveil.errors import (
     DataError,
     ImageLimitError,
@@ -328,6 +329,54 @@ def test_a_folder_made_for_other_labels_is_refused(dataset, copy, change):
 def test_a_folder_made_by_another_pipeline_is_refused(dataset, copy, change):
     with pytest.raises(DataError, match="with other choices of detector, landmarks or limits"):
         prepare(dataset, copy, replace(WAY, **change))
+
+
+OTHER = {"detector": "0" * 64, "landmarks": LANDMARKS["5"].sha256}
+
+
+def rewritten(folder, weights):
+    """The head says other weights, or None as folders of earlier versions did."""
+    head = json.loads((folder / "prepared.json").read_text())
+    del head["weights"]
+    (folder / "prepared.json").write_text(
+        json.dumps(head if weights is None else head | {"weights": weights})
+    )
+
+
+def test_the_head_names_the_weights_that_found_the_faces(whole):
+    head = json.loads((whole.folder / "prepared.json").read_text())
+    assert head["weights"] == {"detector": CENTERFACE.sha256, "landmarks": LANDMARKS["5"].sha256}
+
+
+def test_the_head_says_no_more_of_the_options_than_earlier_versions_did(whole):
+    head = json.loads((whole.folder / "prepared.json").read_text())
+    assert set(head["pipeline"]["options"]) == {"max_side", "upsample", "threshold"}
+
+
+@pytest.mark.parametrize("weights", [None, OTHER])
+def test_an_unfinished_folder_of_other_weights_is_not_gone_on_with(dataset, tmp_path, small_shards, weights):
+    with pytest.raises(KeyboardInterrupt):
+        prepare(dataset, tmp_path / "faces", WAY, advance=stop_after(3))
+    rewritten(tmp_path / "faces", weights)
+    before = sorted(path.name for path in (tmp_path / "faces").iterdir())
+    with pytest.raises(DataError, match=r"other weights of the detector or the landmarks.*another folder"):
+        prepare(dataset, tmp_path / "faces", WAY)
+    assert sorted(path.name for path in (tmp_path / "faces").iterdir()) == before
+
+
+def test_a_finished_folder_of_an_earlier_version_is_opened_and_claims_no_weights(whole, dataset, copy):
+    rewritten(copy, None)
+    before = (copy / "prepared.json").read_text()
+    check_same(load_prepared(copy), whole)
+    check_same(prepare(dataset, copy, WAY), whole)
+    assert (copy / "prepared.json").read_text() == before
+
+
+def test_a_finished_folder_of_other_weights_is_read_but_not_gone_on_with(whole, dataset, copy):
+    rewritten(copy, OTHER)
+    check_same(load_prepared(copy), whole)
+    with pytest.raises(DataError, match="other weights of the detector"):
+        prepare(dataset, copy, WAY)
 
 
 def moved(dataset, pictures, target):

@@ -47,6 +47,7 @@ def test_the_digest_tells_recipes_apart(tmp_path):
         ("approaches = { encryption = 1 }\n", "a recipe may use"),
         ("approaches = { des-cbc = 1 }\n", "a recipe may use"),
         ("approaches = { mask = 0 }\n", "approaches.mask"),
+        ("approaches = {}\n", "wrong at approaches"),
         ("vary = 1.5\n", "vary"),
         ('teacher = "t"\n', "go together"),
         ("[loss]\ndistillation = 0.5\n", "go together"),

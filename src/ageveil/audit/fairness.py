@@ -6,6 +6,7 @@ for older than an age that they have not reached.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +24,7 @@ _GAPS = ("exact", "mae_years", *(f"over_{age}" for age in OVER))
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """The widest difference between two parts of the faces, neither of which holds few.
+    """The widest difference between two parts of the faces that chance alone would hardly make.
 
     Attributes:
         trait: By what they are parted.
@@ -93,24 +94,25 @@ def by_trait(
 def widest(parts: Mapping[str, Sequence[Mapping[str, Any]]], figure: str) -> Gap | None:
     """The widest gap in a figure, by gender or race; ages differ by nature, and are left out.
 
+    A part with few faces counts where its interval and the other's do not touch.
+
     Args:
         parts: Trait -> from `by_trait`.
         figure: "exact", "mae_years", "over_13" or "over_18".
 
     Returns:
-        None where no trait has two parts with enough faces.
+        None where no trait has two such parts.
     """
     gaps = []
     for trait, rows in parts.items():
         known = [row for row in rows if row["value"] is not None and row[figure] is not None]
-        enough = [row for row in known if row[figure].get("faces", row["faces"]) >= FEW]
-        if trait == "group" or len(enough) < 2:
-            continue
-        high = max(enough, key=lambda row: row[figure]["value"])
-        low = min(enough, key=lambda row: row[figure]["value"])
-        points = high[figure]["value"] - low[figure]["value"]
-        apart = high[figure]["low"] > low[figure]["high"]
-        gaps.append(Gap(trait, figure, str(high["value"]), str(low["value"]), points, apart))
+        for high, low in itertools.permutations(known if trait != "group" else [], 2):
+            points = high[figure]["value"] - low[figure]["value"]
+            apart = high[figure]["low"] > low[figure]["high"]
+            fewest = min(row[figure].get("faces", row["faces"]) for row in (high, low))
+            # A share's interval is exact however few the faces; that of a mean error is too narrow then.
+            if points >= 0 and (fewest >= FEW or (apart and figure != "mae_years")):
+                gaps.append(Gap(trait, figure, str(high["value"]), str(low["value"]), points, apart))
     return max(gaps, key=lambda gap: gap.points, default=None)
 
 

@@ -212,8 +212,8 @@ def _fairness(report: Mapping[str, Any]) -> str:
         for row in rows
     ]
     text = (
-        "The widest gap between genders or races with 100 faces or more in each figure, the higher value "
-        "first; bold where the two intervals do not touch."
+        "The widest gap between genders or races in each figure, the higher value first; bold where the two "
+        "intervals do not touch. Parts of less than 100 faces count for a share where they do not."
     )
     return (
         html.section("For whom the estimator errs", text)

@@ -665,6 +665,8 @@ def score(estimates: Estimates, *, seed: int = 0, resamples: int = 2000) -> Repo
     all_true, classes = estimates.true_bins, len(estimates.bins)
     scored = all_true != metrics.BETWEEN_GROUPS
     probabilities = estimates.bin_probabilities[scored]
+    people = estimates.people
+    independent = len(true) if people is None else len(np.unique(people[scored]))
 
     def percent(metric: Callable[..., float]) -> Estimate:
         return estimates.resampled(
@@ -675,8 +677,8 @@ def score(estimates: Estimates, *, seed: int = 0, resamples: int = 2000) -> Repo
         )
 
     return Report(
-        exact=percent(metrics.exact_accuracy),
-        one_off=percent(metrics.one_off_accuracy),
+        exact=widened(percent(metrics.exact_accuracy), independent),
+        one_off=widened(percent(metrics.one_off_accuracy), independent),
         macro_exact=percent(metrics.macro_exact_accuracy),
         log_loss=estimates.resampled(
             lambda weights: metrics.log_loss(probabilities, true, weights=weights),

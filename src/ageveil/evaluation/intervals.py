@@ -133,7 +133,7 @@ def clopper_pearson(successes: int, trials: int, *, level: float = 0.95) -> Esti
 
 
 def widened(share: Estimate, people: int) -> Estimate:
-    """A share in percent that was bootstrapped over people, with a width where resampling gave it none.
+    """A share in percent that was bootstrapped over people or faces, with a width where resampling gave none.
 
     That happens where all people have the same share, as 0 or 100. Each person counts then as one trial, and
     the interval is that of Clopper and Pearson:

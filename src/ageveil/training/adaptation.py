@@ -10,7 +10,6 @@ import hashlib
 import io
 import json
 import math
-import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from torch.utils.data import DataLoader
 
 from ageveil.errors import DataError
 from ageveil.files import make_directory, write_bytes
+from ageveil.training.checkpoints import DAMAGE
 from ageveil.training.faces import REPEATABLE, EpochSampler, FacePool, TrainingFaces, worker_options
 from ageveil.training.resnet import CropRecogniser
 from ageveil.training.splits import split_validation
@@ -285,5 +285,5 @@ def _resume(checkpoint: Path, recogniser: CropRecogniser, optimizer: torch.optim
         recogniser.load_state_dict(kept["recogniser"])
         optimizer.load_state_dict(kept["optimizer"])
         return int(kept["epochs"])
-    except (OSError, RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError) as error:
+    except DAMAGE as error:
         raise DataError(f"{checkpoint} is damaged: remove it, and training starts anew") from error

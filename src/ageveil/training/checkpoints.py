@@ -18,6 +18,9 @@ from ageveil.errors import DataError
 from ageveil.files import write_bytes
 from ageveil.training.recipes import Optimization
 
+DAMAGE = (OSError, RuntimeError, ValueError, KeyError, TypeError, EOFError, pickle.UnpicklingError)
+"""What reading a checkpoint ends in that is missing, was cut short or holds something else."""
+
 
 class WholeFiles(TorchCheckpointIO):
     """Writes checkpoints as a whole or not at all: one that a kill or a full disk cut short is of no use."""
@@ -94,15 +97,7 @@ class Progress:
             }
             waited = int(told[EarlyStopping.__name__]["wait_count"])
             score = told[Checkpoint.__name__]["best_model_score"]
-        except (
-            OSError,
-            RuntimeError,
-            ValueError,
-            KeyError,
-            TypeError,
-            EOFError,
-            pickle.UnpicklingError,
-        ) as error:
+        except DAMAGE as error:
             raise DataError(
                 f"the checkpoint {path} is damaged, or of another version: remove it to train from the first "
                 "epoch"

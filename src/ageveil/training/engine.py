@@ -33,7 +33,7 @@ from ageveil import estimation
 from ageveil.errors import DataError, ModelError, OutputError
 from ageveil.files import write_bytes, write_text
 from ageveil.training import initial, losses
-from ageveil.training.checkpoints import Checkpoint, EarlyStopping, Progress, WholeFiles
+from ageveil.training.checkpoints import DAMAGE, Checkpoint, EarlyStopping, Progress, WholeFiles
 from ageveil.training.faces import (
     EpochSampler,
     FacePool,
@@ -257,7 +257,8 @@ def train(
     Raises:
         ValueError: There is no such hardware.
         DataError: A prepared folder is missing or empty, no face is left to train or validate on, or the
-            folder of the run was made by another recipe, or its last checkpoint is damaged.
+            folder of the run was made by another recipe, its last checkpoint is damaged, or that of its best
+            epoch is damaged or missing.
         ModelError: Initial weights are missing, damaged or of another architecture, or training diverged.
         OutputError: The run's folder cannot be written.
         KeyboardInterrupt: The run was interrupted; given again, it goes on after its last finished epoch.
@@ -670,8 +671,20 @@ def _trainer(
 
 
 def _keep_best(checkpoint: Path, network: AgeNetwork, folder: Path) -> None:
-    """Write the weights of the best epoch where `load_run` looks for them."""
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
-    tensors = {name.removeprefix("network."): tensor.contiguous() for name, tensor in state.items()}
-    network.load_state_dict(tensors)
+    """Write the weights of the best epoch where `load_run` looks for them.
+
+    Raises:
+        DataError: Its checkpoint is damaged or missing.
+        OutputError: They cannot be written.
+    """
+    try:
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
+        tensors = {name.removeprefix("network."): tensor.contiguous() for name, tensor in state.items()}
+        network.load_state_dict(tensors)
+    except DAMAGE as error:
+        # The last checkpoint alone would lead here again: the best epoch is not made a second time.
+        raise DataError(
+            f"the checkpoint {checkpoint} of the best epoch is damaged or missing: remove {LAST_FILE} beside "
+            "it to train from the first epoch"
+        ) from error
     write_bytes(folder / WEIGHTS_FILE, [safetensors.torch.save(tensors)])

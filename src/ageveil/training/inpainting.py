@@ -25,6 +25,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ageveil.errors import DataError, ModelError
 from ageveil.files import make_directory, write_bytes
+from ageveil.training.checkpoints import DAMAGE
 from ageveil.training.export import opened, round_weights, traced
 from ageveil.training.faces import FacePool, HiddenFaces, worker_options
 from ageveil.training.inpainter import SIDE, WIDTHS, Inpainter
@@ -194,7 +195,8 @@ def train(
         announce: Called after each look at the held-out faces with the steps done, all steps, and the loss.
 
     Raises:
-        DataError: There are too few faces, or the folder holds the run of another plan or of other faces.
+        DataError: There are too few faces, the folder holds the run of another plan or of other faces, or
+            one of its files is damaged or missing.
         OutputError: The folder cannot be written.
     """
     place = torch.device("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
@@ -213,10 +215,26 @@ def train(
                 write_bytes(folder / BEST_FILE, [safetensors.torch.save(state.best_weights())])
             state.save(folder / LAST_FILE)
             announce(state.step, len(batches), judged)
-    network = Inpainter(plan.widths)
-    network.load_state_dict(safetensors.torch.load((folder / BEST_FILE).read_bytes()))
+    network = _best(folder, plan)
     untouched = torch.cat([loss(*_pictures(pairs, "cpu")) for pairs in judges]).mean().item()
     return Run(network.eval(), state.best, untouched, len(training), len(held_out))
+
+
+def _best(folder: Path, plan: Plan) -> Inpainter:
+    """The network with the weights that did best.
+
+    Raises:
+        DataError: Their file is damaged or missing.
+    """
+    network = Inpainter(plan.widths)
+    try:
+        network.load_state_dict(safetensors.torch.load((folder / BEST_FILE).read_bytes()))
+    except (OSError, RuntimeError, safetensors.SafetensorError) as error:
+        raise DataError(
+            f"{folder / BEST_FILE} is damaged or missing: remove {LAST_FILE} beside it, and training starts "
+            "anew"
+        ) from error
+    return network
 
 
 def _split(pool: FacePool, plan: Plan, limit: int | None) -> tuple[list[int], list[int]]:
@@ -342,14 +360,17 @@ class _State:
     def resume(self, path: Path) -> None:
         if not path.exists():
             return
-        kept = torch.load(path, map_location=self.device, weights_only=True)
-        if kept["mark"] != self.mark:
-            raise DataError(f"{path.parent} holds a run of another plan or of other faces: remove it")
-        self.network.load_state_dict(kept["network"])
-        self.mean.load_state_dict(kept["mean"])
-        self.optimizer.load_state_dict(kept["optimizer"])
-        self.schedule.load_state_dict(kept["schedule"])
-        self.step, self.best = kept["step"], kept["best"]
+        try:
+            kept = torch.load(path, map_location=self.device, weights_only=True)
+            if kept["mark"] != self.mark:
+                raise DataError(f"{path.parent} holds a run of another plan or of other faces: remove it")
+            self.network.load_state_dict(kept["network"])
+            self.mean.load_state_dict(kept["mean"])
+            self.optimizer.load_state_dict(kept["optimizer"])
+            self.schedule.load_state_dict(kept["schedule"])
+            self.step, self.best = kept["step"], kept["best"]
+        except DAMAGE as error:
+            raise DataError(f"{path} is damaged: remove it, and training starts anew") from error
 
 
 def export(

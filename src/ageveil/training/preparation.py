@@ -36,6 +36,7 @@ from ageveil.training.prepared import (
     HEAD,
     SHARD,
     VERSION,
+    WEIGHTS,
     PreparedFaces,
     is_done,
     label_record,
@@ -112,8 +113,9 @@ def prepare(
 
     Raises:
         ValueError: `workers` is below 1.
-        DataError: The folder was made for other pictures, labels or choices, it is damaged, or not one face
-            can be used.
+        DataError: The folder was made for other pictures, labels or choices, or with other weights of the
+            detector or the landmarks; it is unfinished and does not say with which; it is damaged; or not one
+            face can be used.
         OutputError: The folder cannot be written, as on a full disk, or holds other files. Finished shards
             stay.
     """
@@ -174,6 +176,9 @@ def _describe(dataset: Dataset, pipeline: Pipeline) -> dict[str, Any]:
     del options["threads"]
     if options["pyramid"]:
         del options["pyramid"]  # as folders say that were prepared before there was a choice
+    if not options["tiles"]:
+        del options["tiles"]  # likewise
+    weights = detection.get_detector(pipeline.detector).weights
     return {
         "version": VERSION,
         "dataset": dataset.name,
@@ -186,6 +191,10 @@ def _describe(dataset: Dataset, pipeline: Pipeline) -> dict[str, Any]:
             "allow_others": pipeline.allow_others,
             "options": options,
             "limits": asdict(pipeline.limits),
+        },
+        WEIGHTS: {
+            "detector": None if weights is None else weights.sha256,
+            "landmarks": detection.get_landmarks(pipeline.landmarks).sha256,
         },
         "crop": CROP_SIZE,
         "shard": SHARD,
@@ -206,6 +215,8 @@ def _claim(folder: Path, head: Mapping[str, Any]) -> None:
         if HEAD in names:
             stored = read_json(folder / HEAD)
             _check_same(folder, stored, head)
+            if WEIGHTS not in stored:
+                head = {key: said for key, said in head.items() if key != WEIGHTS}  # what is unknown stays so
             for name in filter(DRAFT.fullmatch, names):  # of a run that was killed
                 (folder / name).unlink()
             if stored == head:
@@ -235,6 +246,15 @@ def _check_same(folder: Path, stored: Mapping[str, Any], head: Mapping[str, Any]
     ):
         if stored.get(key) != head[key]:
             raise DataError(f"{str(folder)!r} was made {what}; choose another folder")
+    if WEIGHTS in stored:
+        same = stored[WEIGHTS] == head[WEIGHTS]
+    else:  # by an earlier Ageveil: other weights may have found its faces, and those to come would differ
+        same = all(is_done(folder, number) for number in range(shard_count(head)))
+    if not same:
+        raise DataError(
+            f"{str(folder)!r} was made with other weights of the detector or the landmarks, or does not say "
+            "with which; choose another folder"
+        )
 
 
 def _size(path: Path) -> int:

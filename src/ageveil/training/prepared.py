@@ -3,7 +3,8 @@
 It holds bare faces. The folder and its files are for their owner alone; it belongs where the data set itself
 belongs, and nothing of it may be published. In it:
 
-- `prepared.json`: the data set, the pipeline's choices and a checksum of the list of pictures;
+- `prepared.json`: the data set, the pipeline's choices, checksums of the weights that found the faces (not in
+  folders of earlier versions) and a checksum of the list of pictures;
 - `shard-00000.npy`: crops of the usable faces among 512 pictures, shape (n, 224, 224, 3), uint8;
 - `shard-00000.json`: their labels and geometry, and the pictures left out with the reason.
 
@@ -35,6 +36,8 @@ SHARD = 512
 """Pictures of the data set that one shard stands for."""
 
 HEAD = "prepared.json"
+WEIGHTS = "weights"
+"""Entry of the head: SHA-256 of the weights of the detector and of the landmarks; null where it has none."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -139,7 +139,9 @@ class Recipe(_Section):
     side: int | None = Field(default=None, ge=32, le=512)
     initial: str = "random"
     data: tuple[str, ...] = Field(min_length=1)
-    approaches: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=lambda: {"original": 1.0})
+    approaches: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        default_factory=lambda: {"original": 1.0}, min_length=1
+    )
     vary: float = Field(default=1.0, ge=0, le=1)
     teacher: str | None = None
     licence: str
