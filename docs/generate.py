@@ -186,14 +186,9 @@ def models_page() -> str:
         for model in _report(recipe)["models"]:
             lines = _accuracy_table(recipe, model["name"])
             if model["name"] == recipe:
-                lines += [
-                    "",
-                    *_people_table(recipe),
-                    "",
-                    *_under_age_table(recipe),
-                    "",
-                    *_fairface_table(recipe),
-                ]
+                for table in (_people_table, _under_age_table, _fairface_table):
+                    made = table(recipe)
+                    lines += ["", *made] if made else []
             blocks[model["name"]] = "\n".join(lines).rstrip()
     return _filled(DOCS / "models.md", blocks)
 

@@ -424,7 +424,7 @@ def test_the_faces_that_are_reported_fix_no_threshold(run, table, tmp_path):
     for named in (f"csv:{table}", f"prepared:{tmp_path / 'crops'}"):
         ended = run(*words, "--validation", named, "--out", tmp_path / "report")
         check_one_line(
-            ended, 2, "the faces that are reported cannot fix a threshold: --validation takes others"
+            ended, 2, "the faces that are reported cannot fix a threshold: --validation takes others, "
         )
 
 

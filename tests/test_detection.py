@@ -727,6 +727,25 @@ def test_tiles_cover_a_picture_and_share_what_a_small_face_needs(width, height):
         assert all(later - earlier <= side - shared for earlier, later in itertools.pairwise(starts))
 
 
+@pytest.mark.parametrize(
+    ("box", "kept"),
+    [
+        ((60, 10, 79.9, 30), True),  # 20.1 from the side, a quarter of the longer side is 5
+        ((70, 10, 90, 30), True),
+        ((72, 10, 97, 30), False),  # 3 before the side
+        ((70, 2, 78, 90), False),  # the stump of a tall face: 22 before the side, and 22 is a quarter
+        ((70, 4, 77, 90), True),
+    ],
+)
+def test_a_box_that_ends_near_an_inner_side_may_be_cut(box, kept):
+    whole = np.zeros((100, 200, 3), np.uint8)
+    found = detection._in_tile([detection.Proposal(Box(*box), 0.9)], 0, 0, whole[:, :100], whole)
+    assert bool(found) == kept
+    mirrored = Box(100 - box[2], box[1], 100 - box[0], box[3])
+    found = detection._in_tile([detection.Proposal(mirrored, 0.9)], 100, 0, whole[:, 100:], whole)
+    assert bool(found) == kept
+
+
 def test_what_the_inner_side_of_a_tile_cuts_is_left_to_its_neighbour():
     whole = np.zeros((100, 300, 3), np.uint8)
     left, inside, right, up = boxes = (-2, 10, 20, 40), (50, 10, 70, 40), (90, 10, 100, 40), (5, -3, 9, 9)

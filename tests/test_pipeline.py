@@ -698,6 +698,16 @@ def test_small_faces_of_a_large_picture_are_hidden(portraits, meadow):
         assert change(picture, hidden.pixels, (x + x0, 600 + y0, x + x1, 600 + y1)) > CHANGED
 
 
+def test_a_large_face_where_tiles_meet_counts_once(portraits, monkeypatch):
+    picture = np.full((700, 2600, 3), 90, np.uint8)
+    head = cv2.resize(portraits["grace_hopper"][40:430, 90:460], (427, 450), interpolation=cv2.INTER_CUBIC)
+    picture[5:455, 1788:2215] = head  # the first of two tiles ends at 1,920
+    assert Pipeline("mask").anonymize_picture(picture, expect_faces=1).faces == 1
+    monkeypatch.setattr(detection, "_NEAR_SIDE", 0)
+    with pytest.raises(SeveralFacesError, match="1 face expected, 2 found"):  # a stump ends before the side
+        Pipeline("mask").anonymize_picture(picture, expect_faces=1)
+
+
 def test_a_face_that_is_found_in_parts_is_hidden_from_hidden_pixels_and_counts_once(portraits):
     large = cv2.resize(portraits["grace_hopper"], None, fx=3.5, fy=3.5, interpolation=cv2.INTER_CUBIC)
     way = Pipeline("blur")

@@ -80,6 +80,8 @@ _SAME_FACE = 0.3
 # Height in pixels of the shrunk picture from which on faces are found in it, generously: of 24 pixels and
 # more all of 480 upright ones were (benchmarks/detectors.md). Smaller ones fit twice into what tiles share.
 _SEEN_WHEN_SHRUNK = 32
+# A share of a box's longer side: one that ends so near to a tile's inner side may be of a face that it cuts.
+_NEAR_SIDE = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,9 +343,10 @@ def _tiles(width: int, height: int, side: int, shared: int) -> list[tuple[int, i
 
 
 def _in_tile(proposals: Sequence[Proposal], left: int, top: int, part: Image, whole: Image) -> list[Proposal]:
-    """A tile's proposals in pixels of the picture, without those that its inner sides cut.
+    """A tile's proposals in pixels of the picture, without those that its inner sides may cut.
 
-    What is small is whole in the tile beside it, what is large in the shrunk picture.
+    The box of what is cut ends near the side, before or behind it. What is small lies farther from the sides
+    of the tile beside this one, what is large is found in the shrunk picture.
     """
     down, across = part.shape[:2]
     height, width = whole.shape[:2]
@@ -355,10 +358,11 @@ def _in_tile(proposals: Sequence[Proposal], left: int, top: int, part: Image, wh
         )
         for proposal in proposals
         for box in (proposal.box,)
-        if (left == 0 or box.x0 > 0)
-        and (top == 0 or box.y0 > 0)
-        and (left + across == width or box.x1 < across)
-        and (top + down == height or box.y1 < down)
+        for near in (_NEAR_SIDE * max(box.width, box.height),)
+        if (left == 0 or box.x0 > near)
+        and (top == 0 or box.y0 > near)
+        and (left + across == width or box.x1 < across - near)
+        and (top + down == height or box.y1 < down - near)
     ]
 
 

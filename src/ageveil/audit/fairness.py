@@ -19,6 +19,8 @@ from ageveil.evaluation.intervals import Estimate
 OVER = (13, 18)
 """Ages that those who are younger may be taken to have reached."""
 
+_FEWEST = 10  # faces of a part that tell of a gap at all: there are many pairs to choose the widest from
+
 _GAPS = ("exact", "mae_years", *(f"over_{age}" for age in OVER))
 
 
@@ -91,14 +93,17 @@ def by_trait(
     return parts
 
 
-def widest(parts: Mapping[str, Sequence[Mapping[str, Any]]], figure: str) -> Gap | None:
+def widest(
+    parts: Mapping[str, Sequence[Mapping[str, Any]]], figure: str, *, exact: bool = False
+) -> Gap | None:
     """The widest gap in a figure, by gender or race; ages differ by nature, and are left out.
 
-    A part with few faces counts where its interval and the other's do not touch.
+    A part with few faces, but ten, counts where its interval and the other's are exact and do not touch.
 
     Args:
         parts: Trait -> from `by_trait`.
         figure: "exact", "mae_years", "over_13" or "over_18".
+        exact: Whether the intervals of shares are: nobody is named.
 
     Returns:
         None where no trait has two such parts.
@@ -110,8 +115,9 @@ def widest(parts: Mapping[str, Sequence[Mapping[str, Any]]], figure: str) -> Gap
             points = high[figure]["value"] - low[figure]["value"]
             apart = high[figure]["low"] > low[figure]["high"]
             fewest = min(row[figure].get("faces", row["faces"]) for row in (high, low))
-            # A share's interval is exact however few the faces; that of a mean error is too narrow then.
-            if points >= 0 and (fewest >= FEW or (apart and figure != "mae_years")):
+            # One that was bootstrapped, as of a mean error or over people, is too narrow for few.
+            telling = exact and figure != "mae_years" and apart and fewest >= _FEWEST
+            if points >= 0 and (fewest >= FEW or telling):
                 gaps.append(Gap(trait, figure, str(high["value"]), str(low["value"]), points, apart))
     return max(gaps, key=lambda gap: gap.points, default=None)
 
@@ -135,7 +141,8 @@ def fairness(
         parts: dict[str, list[dict[str, Any]]] = {
             trait: by_trait(estimates, trait, seed=seed, resamples=resamples) for trait in TRAITS
         }
-        gaps = {figure: widest(parts, figure) for figure in _GAPS}
+        exact = estimates.people is None
+        gaps = {figure: widest(parts, figure, exact=exact) for figure in _GAPS}
         result[approach] = {
             "parts": {trait: rows for trait, rows in parts.items() if rows},
             "widest": {figure: None if gap is None else _gap(gap) for figure, gap in gaps.items()},

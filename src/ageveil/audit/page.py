@@ -213,7 +213,8 @@ def _fairness(report: Mapping[str, Any]) -> str:
     ]
     text = (
         "The widest gap between genders or races in each figure, the higher value first; bold where the two "
-        "intervals do not touch. Parts of less than 100 faces count for a share where they do not."
+        "intervals do not touch. Of parts of 10 to 99 faces only such gaps in shares count, where nobody is "
+        "named."
     )
     return (
         html.section("For whom the estimator errs", text)

@@ -68,6 +68,8 @@ def anonymize(
         try:
             picture = way.anonymize_picture(path, expect_faces=expect_faces, regions=regions, key=key)
         except ValueError as error:
+            if not regions:
+                raise
             raise _UnsuitableRegionError(str(error)) from error
         _make_folder(out)
         pipeline.save_anonymized(targets[path], picture)

@@ -58,8 +58,8 @@ def reproduce(
     validation: Annotated[
         str | None,
         typer.Option(
-            help="The models' training data, named as --data: on the faces that all of them left out the "
-            "threshold of the minors' share is fixed."
+            help="The models' training data, named as --data, with other pictures: on the faces that all of "
+            "them left out the threshold of the minors' share is fixed."
         ),
     ] = None,
     portrait: Annotated[
@@ -108,8 +108,12 @@ def reproduce(
     faces = accuracy.open_faces(data, way, limit=limit, seed=seed)
 
     fixing = accuracy.open_faces(validation, way, limit=limit, seed=seed) if validation else None
-    if fixing is not None and not _pictures(faces.images).isdisjoint(_pictures(fixing.images)):
-        raise ValueError("the faces that are reported cannot fix a threshold: --validation takes others")
+    both = _pictures(faces.images) & _pictures(fixing.images) if fixing is not None else set()
+    if both:
+        raise ValueError(
+            f"the faces that are reported cannot fix a threshold: --validation takes others, {len(both)} of "
+            "its pictures are in --data too"
+        )
     recipes = {name: _recipe(name, prepared, faces, licence) for name in wanted if _is_recipe(name)}
 
     def usable(name: str) -> str:
