@@ -350,20 +350,20 @@ def _in_tile(proposals: Sequence[Proposal], left: int, top: int, part: Image, wh
     """
     down, across = part.shape[:2]
     height, width = whole.shape[:2]
-    return [
-        Proposal(
-            Box(box.x0 + left, box.y0 + top, box.x1 + left, box.y1 + top),
-            proposal.score,
-            None if proposal.points is None else proposal.points + np.array([left, top]),
-        )
-        for proposal in proposals
-        for box in (proposal.box,)
-        for near in (_NEAR_SIDE * max(box.width, box.height),)
-        if (left == 0 or box.x0 > near)
-        and (top == 0 or box.y0 > near)
-        and (left + across == width or box.x1 < across - near)
-        and (top + down == height or box.y1 < down - near)
-    ]
+    kept = []
+    for proposal in proposals:
+        box = proposal.box
+        near = _NEAR_SIDE * max(box.width, box.height)
+        if (
+            (left == 0 or box.x0 > near)
+            and (top == 0 or box.y0 > near)
+            and (left + across == width or box.x1 < across - near)
+            and (top + down == height or box.y1 < down - near)
+        ):
+            moved = Box(box.x0 + left, box.y0 + top, box.x1 + left, box.y1 + top)
+            points = None if proposal.points is None else proposal.points + np.array([left, top])
+            kept.append(Proposal(moved, proposal.score, points))
+    return kept
 
 
 def get_detector(name: str) -> DetectorSpec:
