@@ -21,7 +21,6 @@ from ageveil.evaluation.metrics import (
     brier_score,
     confusion_matrix,
     exact_accuracy,
-    group_indices,
     log_loss,
     macro_exact_accuracy,
     majority_row,
@@ -138,7 +137,7 @@ def test_one_face_in_every_pair_of_groups(predicted, true):
 
 def test_every_age_has_its_group():
     ages = np.arange(OLDEST + 1)
-    groups = group_indices(ages)
+    groups = bin_indices(ages, ages, AGE_GROUPS)
     assert groups.tolist() == [
         next((index for index, (low, high) in enumerate(AGE_GROUPS) if low <= min(age, 100) <= high), -1)
         for age in range(117)
@@ -201,7 +200,7 @@ def test_arguments_are_left_as_they_are(faces):
         part.flags.writeable = False
     for score in ALL:
         score(faces[0], faces[1], weights=faces[2])
-    group_indices(faces[1])
+    bin_indices(faces[1], faces[1], AGE_GROUPS)
     for part, copy in zip(faces, copies, strict=True):
         np.testing.assert_array_equal(part, copy)
 
@@ -232,14 +231,14 @@ def test_other_groups_are_refused_on_both_sides(score, group):
 
 
 def test_ages_up_to_the_bounds_are_accepted():
-    assert group_indices([0, 116]).tolist() == [0, 7]
+    assert bin_indices([0, 116], [0, 116], AGE_GROUPS).tolist() == [0, 7]
     assert mean_absolute_error([0, 116], [0, 116]) == 0
 
 
 @pytest.mark.parametrize("age", [-1, 117])
 def test_other_ages_are_refused(age):
     with pytest.raises(ValueError, match=r"ages in 0\.\.116, got .*" + str(age)):
-        group_indices([50, age])
+        bin_indices([50, age], [50, age], AGE_GROUPS)
     with pytest.raises(ValueError, match=r"ages in 0\.\.116, got .*" + str(age)):
         mean_absolute_error([50, 50], [50, age])
 
@@ -250,7 +249,7 @@ def test_empty_arrays_are_refused(score, empty):
     with pytest.raises(ValueError, match="with N of 1 or more"):
         score(empty, empty)
     with pytest.raises(ValueError, match="with N of 1 or more"):
-        group_indices(empty)
+        bin_indices(empty, empty, AGE_GROUPS)
 
 
 @pytest.mark.parametrize("score", ALL)
@@ -275,7 +274,7 @@ def test_groups_and_ages_that_are_no_integers_are_refused(bad):
     with pytest.raises(ValueError, match="ages as integers"):
         mean_absolute_error([1, 2], bad)
     with pytest.raises(ValueError, match="ages as integers"):
-        group_indices(bad)
+        bin_indices(bad, bad, AGE_GROUPS)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -311,11 +310,6 @@ def test_each_fairface_label_has_its_own_bin():
 def test_a_label_over_a_bins_edge_has_none():
     # One year more on either side than the bin of 10-19 holds.
     assert bin_indices([9, 10, 10], [19, 19, 20], FAIRFACE_BINS).tolist() == [-1, 2, -1]
-
-
-def test_exact_ages_lie_in_the_groups_bins():
-    ages = np.arange(OLDEST + 1)
-    np.testing.assert_array_equal(bin_indices(ages, ages, AGE_GROUPS), group_indices(ages))
 
 
 def test_bin_probabilities_are_sums_over_years():
@@ -517,21 +511,22 @@ def test_minors_by_hand():
     adults = [round(0.1 * step, 1) for step in range(1, 11)]
     young = {12: 0.9, 13: 0.19, 15: 0.2, 17: 0.5, 18: 0.9, 24: 0.9}
     said, ages = [*adults, *young.values()], [25, *[40] * 9, *young]
-    found = minors_judged_over(said, ages)
+    at = pass_threshold(adults, 0.9)
+    found = minors_judged_over(said, ages, threshold=at)
     assert (found.threshold, found.passed, found.judged_over, found.minors) == (0.2, 0.9, 2, 3)
-    older = minors_judged_over(said, ages, minors=(15, 17))
+    older = minors_judged_over(said, ages, threshold=at, minors=(15, 17))
     assert (older.judged_over, older.minors) == (2, 2)
     fixed = minors_judged_over(said, ages, threshold=0.5)
     assert (fixed.passed, fixed.judged_over) == (0.6, 1)
 
 
-def test_minors_need_minors_and_adults():
+def test_minors_need_minors_but_no_adults():
     with pytest.raises(ValueError, match="faces aged 13 to 17, got none"):
-        minors_judged_over([0.5, 0.5], [12, 30])
+        minors_judged_over([0.5, 0.5], [12, 30], threshold=0.4)
     with pytest.raises(ValueError, match="expected probabilities"):
-        minors_judged_over([0.5], [15])  # nobody to fix the threshold on
+        pass_threshold([], 0.9)  # nobody to fix the threshold on
     alone = minors_judged_over([0.5], [15], threshold=0.4)
     assert (alone.judged_over, alone.minors) == (1, 1)
     assert math.isnan(alone.passed)
     with pytest.raises(ValueError, match="one probability for each age"):
-        minors_judged_over([0.5], [15, 30])
+        minors_judged_over([0.5], [15, 30], threshold=0.4)

@@ -4,7 +4,7 @@ N is the number of faces. Groups are indices 0..7 into `AGE_GROUPS`; -1 marks an
 whoever scores groups leaves those faces out first:
 
 >>> ages, predicted = np.array([1, 35, 70, 13]), np.array([0, 4, 6, 2])
->>> true = group_indices(ages)
+>>> true = bin_indices(ages, ages, AGE_GROUPS)
 >>> scored = true != BETWEEN_GROUPS
 >>> round(exact_accuracy(predicted[scored], true[scored]), 3)
 0.667
@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ageveil.types import AGE_GROUPS, MAX_AGE, age_group
+from ageveil.types import AGE_GROUPS, MAX_AGE
 
 Bins = Sequence[tuple[int, int]]
 """Runs of whole years, both ends included, in ascending order and without overlap."""
@@ -48,28 +48,6 @@ FAIRFACE_BINS: tuple[tuple[int, int], ...] = (
 _GROUPS = len(AGE_GROUPS)
 
 _LEAST_BELIEF = 1e-6  # in the true group: one face that was thought impossible must not outweigh all others
-
-_GROUP_OF_AGE = np.array(
-    [BETWEEN_GROUPS if (group := age_group(age)) is None else group for age in range(OLDEST + 1)]
-)
-
-
-def group_indices(ages: ArrayLike) -> NDArray[np.int64]:
-    """Find the group of each age.
-
-    >>> group_indices([2, 3, 4, 116]).tolist()
-    [0, -1, 1, 7]
-
-    Args:
-        ages: True ages in whole years, shape (N,), integers in 0..116.
-
-    Returns:
-        Shape (N,): index in `AGE_GROUPS`, or `BETWEEN_GROUPS`.
-
-    Raises:
-        ValueError: `ages` is empty or not such an array.
-    """
-    return _GROUP_OF_AGE[_whole_numbers(ages, "ages", OLDEST)]
 
 
 def exact_accuracy(
@@ -538,34 +516,30 @@ def minors_judged_over(
     p_at_least_18: ArrayLike,
     ages: ArrayLike,
     *,
-    pass_share: float = 0.9,
+    threshold: float,
     pass_from: int = 25,
     minors: tuple[int, int] = (13, 17),
-    threshold: float | None = None,
 ) -> MinorsJudgedOver:
-    """Count the minors judged 18 or over, at the threshold where most adults pass.
+    """Count the minors judged 18 or over at a threshold, such as that where most adults pass.
 
-    >>> minors_judged_over([0.2, 0.6, 0.5, 0.9], [15, 17, 30, 40], pass_share=1.0)
+    >>> said, ages = [0.2, 0.6, 0.5, 0.9], [15, 17, 30, 40]
+    >>> minors_judged_over(said, ages, threshold=pass_threshold([0.5, 0.9], 1.0))
     MinorsJudgedOver(threshold=0.5, passed=1.0, judged_over=1, minors=2)
 
     Args:
         p_at_least_18: P(age >= 18), shape (N,), in [0, 1].
         ages: True ages, shape (N,), integers in 0..116.
-        pass_share: Share of those aged `pass_from` and over that passes at least, in (0, 1].
-        pass_from: In years.
+        threshold: Of P(age >= 18); `pass_threshold` finds one, on validation faces.
+        pass_from: Age from which on faces count as adults here, in years.
         minors: Youngest and oldest age that counts as a minor, both included.
-        threshold: One fixed elsewhere, on validation faces; None fixes it on these very faces.
 
     Raises:
-        ValueError: An argument is empty or not such an array, the shapes differ, there is no minor, or
-            nobody is of an age to fix the threshold on.
+        ValueError: An argument is empty or not such an array, the shapes differ, or there is no minor.
     """
     probabilities, ages = _probabilities(p_at_least_18), _whole_numbers(ages, "ages", OLDEST)
     if probabilities.shape != ages.shape:
         raise ValueError(f"expected one probability for each age, got shape {probabilities.shape}")
     adults = probabilities[ages >= pass_from]
-    if threshold is None:
-        threshold = pass_threshold(adults, pass_share)
     young = probabilities[(ages >= minors[0]) & (ages <= minors[1])]
     if not young.size:
         raise ValueError(f"expected faces aged {minors[0]} to {minors[1]}, got none")
