@@ -283,7 +283,7 @@ USE = Use("0" * 64, 18, "mask", 0.99, "centerface", "5")
 @pytest.mark.parametrize(
     "other",
     [
-        {"sha256": "1" * 64}, {"minimum_age": 17}, {"approach": "mosaic"}, {"confidence": 0.95},
+        {"sha256": "1" * 64}, {"minimum_age": 17}, {"approach": "mosaic"}, {"confidence": 0.98},
         {"detector": "dlib-hog"}, {"landmarks": "68"},
     ],
 )  # fmt: skip
@@ -292,6 +292,20 @@ def test_a_buffer_serves_what_it_was_solved_for_alone(other):
     assert calibration.find_buffer([SOLVED], USE) is SOLVED
     assert calibration.find_buffer([SOLVED], USE._replace(**other)) is None
     assert calibration.find_buffer([], USE) is None
+
+
+def test_a_higher_confidence_keeps_the_nearest_lower_ones_buffer():
+    # Whoever asks for more allows nobody more: without a buffer it would.
+    low, high = changed(confidence=0.95, buffer=3), changed(confidence=0.999, buffer=9)
+    stored = [high, SOLVED, low]
+    for asked, found in (
+        (0.94, None), (0.95, low), (0.98, low), (0.99, SOLVED), (0.995, SOLVED), (0.999, high),
+        (0.9995, high),
+    ):  # fmt: skip
+        assert calibration.find_buffer(stored, USE._replace(confidence=asked)) is found
+    again = changed(buffer=8)
+    assert calibration.find_buffer([SOLVED, again, low], USE._replace(confidence=0.995)) is again
+    assert calibration.find_buffer([SOLVED], USE._replace(confidence=0.995, approach="mosaic")) is None
 
 
 def test_a_new_buffer_takes_the_place_of_the_old_one():
@@ -306,7 +320,8 @@ def test_a_new_buffer_takes_the_place_of_the_old_one():
 def test_a_looser_promise_takes_no_stricter_ones_place(looser):
     with pytest.raises(DataError, match=r"a stricter buffer is stored already \(1 %, 3 tries\)"):
         calibration.merge_buffer([SOLVED], changed(**looser))
-    # For another use it stands beside.
+    # For another use it stands beside, though it holds for that one too.
+    assert len(calibration.merge_buffer([SOLVED], changed(confidence=0.995, **looser))) == 2
     assert len(calibration.merge_buffer([SOLVED], changed(landmarks="68", **looser))) == 2
 
 

@@ -424,7 +424,8 @@ def test_rate_applies_the_stored_buffer_and_says_so(astronaut, stored_buffers):
         ("mask", "stored", "mpa", "NC-17", Policy(0.9), 7, "stored"),  # another board's 18
         ("mask", "stored", "pegi", "18", Policy(0.9, 2), 2, "hand"),
         ("mask", "stored", "pegi", "18", Policy(0.9, 0), 0, "hand"),
-        ("mask", "stored", "pegi", "18", Policy(0.91), 0, "none"),
+        ("mask", "stored", "pegi", "18", Policy(0.91), 7, "stored"),  # allows nobody more
+        ("mask", "stored", "pegi", "18", Policy(0.89), 0, "none"),
         ("mask", "stored", "pegi", "16", Policy(0.9), 0, "none"),
         ("blur", "stored", "pegi", "18", Policy(0.9), 0, "none"),
         ("mask", "dlib-age", "pegi", "18", Policy(0.9), 0, "none"),

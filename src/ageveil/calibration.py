@@ -351,7 +351,7 @@ def check_no_looser(buffers: Iterable[Buffer], use: Use, max_false_accept: float
     Raises:
         DataError: A stored buffer allows a smaller share, or holds for more tries.
     """
-    stored = find_buffer(buffers, use)
+    stored = _last(buffer for buffer in buffers if buffer.use == use)
     if stored is not None and (stored.max_false_accept < max_false_accept or stored.tries > tries):
         raise DataError(
             f"a stricter buffer is stored already ({percent(stored.max_false_accept)}, "
@@ -360,12 +360,23 @@ def check_no_looser(buffers: Iterable[Buffer], use: Use, max_false_accept: float
 
 
 def find_buffer(buffers: Iterable[Buffer], use: Use) -> Buffer | None:
-    """The last of the buffers that was solved for this use; None where none was."""
-    found = None
-    for buffer in buffers:
-        if buffer.use == use:
-            found = buffer
-    return found
+    """The buffer whose promise holds for this use; None where none does.
+
+    That is one solved for it, else for the nearest lower confidence: who asks for a higher one allows nobody
+    whom the rule with the lower one does not allow, so the promise holds all the more. Of several that were
+    solved for one use the last counts.
+    """
+    holding = [
+        buffer
+        for buffer in buffers
+        if buffer.use._replace(confidence=use.confidence) == use and buffer.confidence <= use.confidence
+    ]
+    nearest = max((buffer.confidence for buffer in holding), default=None)
+    return _last(buffer for buffer in holding if buffer.confidence == nearest)
+
+
+def _last(buffers: Iterable[Buffer]) -> Buffer | None:
+    return next(reversed(list(buffers)), None)
 
 
 def percent(share: float) -> str:

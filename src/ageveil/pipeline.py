@@ -210,8 +210,9 @@ class Pipeline:
     def terms(self, rating: Rating, policy: Policy = Policy()) -> Terms:
         """Find the buffer that counts: the policy's own, else the one that was measured, else 0.
 
-        A stored buffer counts for the very weights, minimum age, approach, confidence, detector and landmarks
-        it was solved for.
+        A stored buffer counts for the very weights, minimum age, approach, detector and landmarks that it was
+        solved for, and for its confidence and every higher one.
+
         Nothing is read where the rating needs no age.
 
         Raises:

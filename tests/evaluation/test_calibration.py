@@ -278,6 +278,25 @@ def test_one_face_many_times_shows_no_share():
         calibration.check_enough(len(ages), 18, 0.05)
 
 
+def test_a_photograph_that_trained_or_is_here_already_counts_no_more():
+    noise = np.random.default_rng(3).integers(0, 256, (6, 24, 24, 3), np.uint8)
+    shown = [0, 1, 2, 1, 3, 2, 4, 5]  # which photograph each face shows
+
+    def crop(index):
+        return CanonicalCrop(noise[shown[index]], np.full((5, 2), 12.0), np.eye(2, 3), 0.0)
+
+    images = tuple(LabelledImage(Path(f"{index}.jpg"), 16, 16) for index in range(8))
+    faces = accuracy.Faces("utkface", images, crop, 8)
+    ages, looked = {0: 16, 1: 17, 2: 15, 3: 27, 4: 30}, []
+    found = calibration.distinct(faces, ages, [5, 6, 7], advance=lambda: looked.append(1))
+    assert found == (
+        {0: 16, 1: 17, 4: 30},
+        {"the same picture trained, under another name": 1, "the same picture again": 1},
+    )
+    assert len(looked) == 8
+    assert calibration.distinct(faces, {0: 16, 4: 30}, []) == ({0: 16, 4: 30}, {})
+
+
 # Reading and checking ---------------------------------------------------------------------------------------
 
 

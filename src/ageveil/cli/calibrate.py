@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +13,7 @@ from ageveil.cli import options
 from ageveil.cli.output import console, print_json, progress, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from ageveil.calibration import Buffer
     from ageveil.estimation import Split
@@ -83,6 +84,9 @@ def calibrate(
         )  # fmt: skip
         check_no_looser(_existing(out), use, max_false_accept, tries)
 
+    def young(ages: Mapping[int, int]) -> int:
+        return int(sum(calibration.in_window(np.array(list(ages.values())), question.minimum_age)))
+
     def read(faces: Faces, indices: Sequence[int]) -> Reading:
         with progress(f"{approach}, {faces.dataset}", len(indices), quiet=quiet) as bar:
             return calibration.read_faces(
@@ -98,16 +102,20 @@ def calibrate(
             "--all-faces takes all"
         )
     ages, aside = calibration.countable(faces.images, indices, question.minimum_age)
-    young = sum(calibration.in_window(np.array(list(ages.values())), question.minimum_age))
-    calibration.check_enough(int(young), question.minimum_age, max_false_accept)
-    reading = read(faces, [index for index, age in ages.items() if question.matters(age)])
+    ages = {index: age for index, age in ages.items() if question.matters(age)}
+    calibration.check_enough(young(ages), question.minimum_age, max_false_accept)  # before the work
+    trained = [] if split is None else accuracy.trained_on(faces, split)
+    with progress("copies", len(ages) + len(trained), quiet=quiet) as bar:
+        ages, copied = calibration.distinct(faces, ages, trained, workers=workers, advance=bar.advance)
+    calibration.check_enough(young(ages), question.minimum_age, max_false_accept)
+    reading = read(faces, list(ages))
     named = f"{faces.dataset}:{Path(data.partition(':')[2]).name}"
     buffer = calibration.calibrate(reading, question, way, data=named, validation=validation, seed=seed)
     if out is not None:
         _store(out, buffer)
     record: dict[str, Any] = {**buffer.to_json(), "statement": buffer.statement()}
     record["licence"] = estimation.get_model(chosen).info.licence
-    record["left_out"] = {**aside, **reading.left_out}
+    record["left_out"] = dict(Counter(aside) + Counter(copied) + Counter(reading.left_out))
     if others is not None:
         counted, _ = calibration.countable(others.images, range(len(others.images)), question.minimum_age)
         checked = calibration.check_buffer(read(others, list(counted)), question, buffer.buffer)

@@ -69,7 +69,10 @@ def evaluate(
     chosen = accuracy.choose_model(asked, faces, licence)
     if split is not None:
         everybody = len(faces.images)
-        faces = accuracy.kept_out(faces, split, limit=limit, seed=seed)
+        with progress("copies", everybody, quiet=quiet) as bar:
+            faces = accuracy.kept_out(
+                faces, split, limit=limit, seed=seed, workers=workers, advance=bar.advance
+            )
         if not quiet:
             console(stderr=True).print(
                 f"{len(faces.images)} of {everybody} faces, which {chosen} kept out of training"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -133,7 +133,8 @@ def reproduce(
     shown_by = {name: accuracy.members(name, faces.images)[0] for name in names}
     sheets, responses = _portraits(crops, shown_by, seed)
     if fixing is not None:
-        fixing = _left_out_by_all(fixing, names)
+        with progress("copies", len(fixing.images), quiet=quiet) as bar:
+            fixing = _left_out_by_all(fixing, names, workers=workers, advance=bar.advance)
 
     def answer(asked: Faces, title: str) -> dict[tuple[str, str], accuracy.Estimates]:
         with progress(title, len(asked.images), quiet=quiet) as bar:
@@ -217,25 +218,30 @@ def _trained(recipe: Recipe, faces: Faces, prepared: Path, runs: Path, *, quiet:
     return str(made[0]) if not folds else str(runs / f"{recipe.name}-{FOLD}" / crossvalidation.MODEL_FILE)
 
 
-def _left_out_by_all(faces: Faces, models: Sequence[str]) -> Faces:
-    """The faces that no model was trained on, as far as the models say.
+def _left_out_by_all(
+    faces: Faces, models: Sequence[str], *, workers: int | None, advance: Callable[[], None]
+) -> Faces:
+    """The faces that no model was trained on, as far as the models say, and not under another name either.
 
     Raises:
         DataError: There are none.
     """
     from ageveil import estimation
     from ageveil.errors import DataError
-    from ageveil.evaluation import accuracy
+    from ageveil.evaluation import accuracy, copies
     from ageveil.training import splits
 
-    left_out = set(range(len(faces.images)))
+    everybody = set(range(len(faces.images)))
+    left_out = everybody.copy()
     for member in {member for model in models for member in accuracy.members(model, faces.images)}:
         split = estimation.split_of(member)
         if split is not None:
             left_out &= set(splits.left_out(faces.images, **asdict(split)).tolist())
-    if not left_out:
+    trained = sorted(everybody - left_out)
+    unseen = copies.unseen(faces.crop, sorted(left_out), trained, workers=workers, advance=advance)
+    if not unseen:
         raise DataError("each face of --validation trained one of the models")
-    return accuracy.part(faces, sorted(left_out))
+    return accuracy.part(faces, unseen)
 
 
 def _line_up(

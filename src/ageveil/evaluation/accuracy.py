@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from ageveil import anonymization, estimation
 from ageveil.draws import ChaChaDraws
 from ageveil.errors import AgeveilError, DataError
-from ageveil.evaluation import metrics
+from ageveil.evaluation import copies, metrics
 from ageveil.evaluation.intervals import Estimate, Statistic, bootstrap, clopper_pearson, widened
 from ageveil.image import read_image
 from ageveil.pipeline import Pipeline, map_ordered
@@ -147,18 +147,29 @@ def split_to_choose_by(model: str) -> estimation.Split:
     return split
 
 
-def kept_out(faces: Faces, split: estimation.Split, *, limit: int | None = None, seed: int = 0) -> Faces:
+def kept_out(
+    faces: Faces,
+    split: estimation.Split,
+    *,
+    limit: int | None = None,
+    seed: int = 0,
+    workers: int | None = None,
+    advance: Callable[[], None] = lambda: None,
+) -> Faces:
     """The faces of a model's training data that it was not trained on: to choose by, before any test.
 
     Where it kept more of some ages out, only so many are here as of the others, so that every age has its
-    share. A model's temperatures, and the pass of its training that was kept, were chosen by these very
-    faces: figures compare models, and flatter each. Who was left out beforehand does not count.
+    share. Photographs that trained it under another name are left away (`ageveil.evaluation.copies`). A
+    model's temperatures, and the pass of its training that was kept, were chosen by these very faces: figures
+    compare models, and flatter each. Who was left out beforehand does not count.
 
     Args:
         faces: Of the data on which the model was trained.
         split: From `split_to_choose_by`.
         limit: Only so many of them, drawn at random.
         seed: Of that draw.
+        workers: Threads; by default one for each core.
+        advance: Called after each face that was looked at: those kept out, and those that trained.
 
     Raises:
         ValueError: `limit` is below 1.
@@ -166,9 +177,22 @@ def kept_out(faces: Faces, split: estimation.Split, *, limit: int | None = None,
     """
     # No span counts more than the rest; one of which less was kept out counts less.
     capped = {span: min(share, split.share) for span, share in split.hold_out.items()}
-    found = left_out(faces.images, share=split.share, seed=split.seed, hold_out=capped).tolist()
+    kept = left_out(faces.images, share=split.share, seed=split.seed, hold_out=capped).tolist()
+    found = copies.unseen(faces.crop, kept, trained_on(faces, split), workers=workers, advance=advance)
+    if not found:
+        raise DataError("each face that was kept out of training trained under another name")
     drawn = [found[place] for place in _draw(len(found), limit, seed)]
     return replace(part(faces, drawn), labels_left_out=faces.labels_left_out)
+
+
+def trained_on(faces: Faces, split: estimation.Split) -> list[int]:
+    """Numbers of the faces that a split does not keep out.
+
+    Raises:
+        DataError: It keeps none out.
+    """
+    kept = set(left_out(faces.images, **asdict(split)).tolist())
+    return [index for index in range(len(faces.images)) if index not in kept]
 
 
 def photographs(
@@ -422,12 +446,12 @@ def _batches(
 ) -> Iterator[list[tuple[LabelledImage, list[AnonymizedFace]]]]:
     """Gather so many usable faces at a time, counting the others by reason."""
     batch: list[tuple[LabelledImage, list[AnonymizedFace]]] = []
-    for labelled, copies in prepared:
+    for labelled, hidden in prepared:
         advance()
-        if isinstance(copies, AgeveilError):
-            left_out[left_out_reason(copies)] += 1
+        if isinstance(hidden, AgeveilError):
+            left_out[left_out_reason(hidden)] += 1
             continue
-        batch.append((labelled, copies))
+        batch.append((labelled, hidden))
         if len(batch) == size:
             yield batch
             batch = []

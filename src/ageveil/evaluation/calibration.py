@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, cast
 
@@ -17,6 +17,7 @@ from ageveil.calibration import Buffer, percent
 from ageveil.decision import decide, settle
 from ageveil.draws import ChaChaDraws
 from ageveil.errors import AgeveilError, DataError
+from ageveil.evaluation import copies
 from ageveil.evaluation.accuracy import Faces
 from ageveil.evaluation.intervals import Estimate, clopper_pearson, upper_limit
 from ageveil.pipeline import Pipeline, map_ordered
@@ -206,6 +207,41 @@ def countable(
         known.add(face)
         ages[index] = age
     return ages, dict(aside)
+
+
+def distinct(
+    faces: Faces,
+    ages: Mapping[int, int],
+    trained: Sequence[int],
+    *,
+    workers: int | None = None,
+    advance: Callable[[], None] = lambda: None,
+) -> tuple[dict[int, int], dict[str, int]]:
+    """Which of these faces show a photograph that neither trained the model nor is here already.
+
+    Names do not tell that: `ageveil.evaluation.copies` compares what is seen.
+
+    Args:
+        faces: From `ageveil.evaluation.accuracy.open_faces`.
+        ages: Number of a face -> its age, as `countable` finds them.
+        trained: Numbers of the faces that trained the model.
+        workers: Threads; by default one for each core.
+        advance: Called after each of all these faces.
+
+    Returns:
+        Number of a face -> its age, in order; and how many were left aside, by reason.
+    """
+    counted = list(ages)
+    rows = copies.sketch(faces.crop, [*counted, *trained], workers=workers, advance=advance)
+    own = rows[: len(counted)]
+    known = copies.are_among(own, rows[len(counted) :])
+    again = ~known & copies.are_repeated(own)
+    reasons = {
+        "the same picture trained, under another name": int(known.sum()),
+        "the same picture again": int(again.sum()),
+    }
+    left = {index: ages[index] for index, out in zip(counted, known | again, strict=True) if not out}
+    return left, {reason: count for reason, count in reasons.items() if count}
 
 
 def read_faces(
