@@ -158,11 +158,27 @@ def judged(smoke, prepared, tmp_path, monkeypatch):
 def test_a_run_that_stopped_early_stays_stopped(judged):
     first = judged([1.0, 2.0, 3.0, 0.5])
     kept = weights_of(first.folder)
-    assert (first.epochs, first.best_loss) == (3, 1.0)
+    assert (first.epochs, first.best_loss, first.diverged) == (3, 1.0, False)
     again = judged([1.0, 2.0, 3.0, 0.5])
     assert (again.epochs, again.best_loss) == (3, 1.0)
     for name, tensor in kept.items():
         assert torch.equal(weights_of(again.folder)[name], tensor), name
+
+
+def test_a_run_that_diverged_after_a_good_epoch_says_so_and_stays_stopped(judged):
+    first = judged([1.0, math.nan, 2.0, 0.5])
+    kept = weights_of(first.folder)
+    assert (first.epochs, first.best_loss, first.diverged) == (2, 1.0, True)
+    again = judged([1.0, math.nan, 2.0, 0.5])
+    assert (again.epochs, again.best_loss, again.diverged) == (2, 1.0, True)
+    for name, tensor in kept.items():
+        assert torch.equal(weights_of(again.folder)[name], tensor), name
+    # Killed between the last checkpoint and the weights, it stays so too.
+    (first.folder / engine.WEIGHTS_FILE).unlink()
+    after = judged([1.0, math.nan, 2.0, 0.5])
+    assert (after.best_loss, after.diverged) == (1.0, True)
+    for name, tensor in kept.items():
+        assert torch.equal(weights_of(after.folder)[name], tensor), name
 
 
 def test_a_run_that_was_moved_knows_its_best_epoch(judged, tmp_path):
@@ -203,7 +219,30 @@ def test_a_checkpoint_that_was_cut_short_is_named(run, smoke, prepared, tmp_path
     folder = shutil.copytree(run.folder, tmp_path / "smoke")
     last = folder / engine.LAST_FILE
     last.write_bytes(last.read_bytes()[:100_000] if content is None else content)
-    with pytest.raises(DataError, match=r"last\.ckpt is damaged, or of another version: remove it to train"):
+    with pytest.raises(
+        DataError, match=r"last\.ckpt is damaged, or of another version or network: remove it"
+    ):
+        train(smoke, prepared=prepared, runs=tmp_path, hardware=HERE, progress=False)
+
+
+@pytest.mark.parametrize("what", ["optimizer", "schedule", "layer", "shape"])
+def test_a_checkpoint_that_cannot_be_gone_on_from_is_named(run, smoke, prepared, tmp_path, what):
+    folder = shutil.copytree(run.folder, tmp_path / "smoke")
+    (folder / engine.WEIGHTS_FILE).unlink()
+    last = folder / engine.LAST_FILE
+    state = torch.load(last, map_location="cpu", weights_only=True)
+    if what == "optimizer":
+        del state["optimizer_states"]
+    elif what == "schedule":
+        state["lr_schedulers"] = []
+    elif what == "layer":
+        del state["state_dict"]["network.years.bias"]
+    else:  # as of a network over groups
+        state["state_dict"]["network.years.bias"] = torch.zeros(8)
+    torch.save(state, last)
+    with pytest.raises(
+        DataError, match=r"last\.ckpt is damaged, or of another version or network: remove it"
+    ):
         train(smoke, prepared=prepared, runs=tmp_path, hardware=HERE, progress=False)
 
 
@@ -249,6 +288,7 @@ def test_what_no_validation_face_tells_of_is_not_logged(smoke, faces):
     [
         (Hardware("quantum"), "an accelerator is auto, cpu or gpu, got 'quantum'"),
         (Hardware("gpu", devices=99), "expected 99 GPUs on this machine, found"),
+        (Hardware("cpu", devices=3), "a batch of 16 faces cannot be shared evenly"),
     ],
 )
 def test_hardware_that_is_not_there_leaves_no_run(smoke, prepared, tmp_path, hardware, says):
@@ -262,6 +302,82 @@ def test_a_run_that_diverges_is_not_finished(judged, tmp_path):
         judged([math.nan, 1.0])
     with pytest.raises(DataError, match="not finished"):
         load_run(tmp_path / "smoke")
+
+
+def test_every_device_validates_on_a_face(smoke, prepared, tmp_path):
+    hardware = Hardware("cpu", devices=8)
+    with pytest.raises(DataError, match="8 devices need as many validation faces or more, got 3"):
+        train(smoke, prepared=prepared, runs=tmp_path, hardware=hardware, limit=3, progress=False)
+    assert not list(tmp_path.iterdir())
+
+
+def learner_of(recipe, faces, *, steps=100, fresh=(), teacher=None):
+    network, _ = engine.build(recipe, runs=Path(), weights=None)
+    learner = engine._Engine(network, recipe, FacePool.of([faces]), np.arange(4), steps, fresh, teacher)
+    learner.log = lambda *_, **__: None
+    learner.all_gather = lambda total: total
+    return learner
+
+
+def changed(recipe, part, **values):
+    return recipe.model_copy(update={part: getattr(recipe, part).model_copy(update=values)})
+
+
+def test_weights_decay_and_biases_do_not_and_new_layers_learn_faster(smoke, faces):
+    recipe = changed(
+        smoke, "optimization", weight_decay=0.03, learning_rate=1e-3, head_learning_rate=1e-2, warmup_steps=0
+    )
+    learner = learner_of(recipe, faces, fresh=("years",))
+    groups = learner.configure_optimizers()["optimizer"].param_groups
+    names = {id(parameter): name for name, parameter in learner.network.named_parameters()}
+    told = {
+        names[id(parameter)]: (group["initial_lr"], group["weight_decay"])
+        for group in groups
+        for parameter in group["params"]
+    }
+    assert told.keys() == set(names.values())
+    for name, parameter in learner.network.named_parameters():
+        rate = 1e-2 if name.startswith("years.") else 1e-3
+        assert told[name] == (rate, 0.03 if parameter.ndim > 1 else 0.0), name
+    assert {rate for rate, _ in told.values()} == {1e-3, 1e-2}
+
+
+def test_the_rate_warms_up_and_falls_as_a_cosine(smoke, faces):
+    recipe = changed(smoke, "optimization", warmup_steps=4)
+    factor = (
+        learner_of(recipe, faces, steps=100).configure_optimizers()["lr_scheduler"]["scheduler"].lr_lambdas[0]
+    )
+    assert factor(0) == pytest.approx(0.25)
+    assert factor(1) == pytest.approx(0.5 * (1 + math.cos(math.pi / 100)) / 2)
+    assert factor(50) == pytest.approx(0.5)
+    assert factor(75) == pytest.approx((1 - math.sqrt(0.5)) / 2)
+    assert factor(100) == factor(200) == pytest.approx(0)
+
+
+def test_a_step_asks_for_the_label_and_for_the_teachers_answer_by_their_shares(smoke, faces):
+    logits = torch.randn(4, 101, generator=torch.Generator().manual_seed(1))
+    teacher = torch.softmax(torch.randn(len(faces), 101, generator=torch.Generator().manual_seed(2)), 1)
+    recipe = changed(smoke, "loss", distillation=0.3, ranked=0.0)
+    learner = learner_of(recipe, faces, teacher=teacher)
+    learner.network.forward = lambda crops, _: logits
+    index = torch.tensor([5, 0, 9, 2])
+    found = learner.training_step([torch.zeros(4, 1), torch.zeros(1), index], 0)
+    said = torch.log_softmax(logits, 1).double()
+    divergence = (teacher[index] * (teacher[index].double().log() - said)).sum(1)
+    labels = losses.year_loss(logits, learner._low[index], learner._high[index], ranked=0.0)
+    assert float(found.detach()) == pytest.approx(float((0.7 * labels + 0.3 * divergence).mean()), rel=1e-5)
+
+
+def test_averaged_weights_stay_nearer_where_they_began(run, smoke, prepared, tmp_path):
+    plain = changed(smoke, "optimization", average=0.0)
+    last = train(plain, prepared=prepared, runs=tmp_path, hardware=HERE, progress=False)
+    torch.manual_seed(smoke.seed)
+    began = dict(engine.build(smoke, runs=tmp_path, weights=None)[0].requires_grad_(False).named_parameters())
+
+    def moved(folder):
+        return sum(float((weights_of(folder)[name] - began[name]).abs().sum()) for name in began)
+
+    assert 0 < moved(run.folder) < 0.8 * moved(last.folder)
 
 
 def test_the_loss_of_a_batch_is_the_weighted_mean_over_all_processes(smoke, faces, monkeypatch):
@@ -564,6 +680,21 @@ def test_a_run_with_one_validation_face_is_exported(run, prepared, tmp_path, mon
     assert made.difference <= 1e-3
     crops, masks = np.zeros((3, 96, 96, 3), np.uint8), np.zeros((3, 96, 96), bool)
     assert Session(made.path).run(crops=crops, eye_mask=masks)[0].shape == (3, MAX_AGE + 1)
+
+
+def test_what_a_graph_is_compared_on_is_drawn_from_all_faces(faces):
+    # In order of their names, the first faces of UTKFace are children.
+    pool, indices = FacePool.of([faces]), np.arange(len(faces))
+    shown = ["original", "mask"]
+    hidden = export._hidden(pool, indices, 6, shown)
+    assert [face.approach for face in hidden] == shown * 3
+    crops = [pool.crop(index).pixels for index in indices]
+    bare = [
+        next(index for index in indices if np.array_equal(crops[index], face.pixels)) for face in hidden[::2]
+    ]
+    assert len(set(bare)) == 3
+    assert max(bare) >= 6
+    assert len(export._hidden(pool, indices, 999, shown)) == len(indices)
 
 
 def test_ranges_are_measured_on_hidden_training_faces(run, prepared, faces, tmp_path, monkeypatch):

@@ -53,6 +53,7 @@ def test_the_digest_tells_recipes_apart(tmp_path):
         ("[loss]\ndistillation = 0.5\n", "go together"),
         ("[loss]\nranked = -1\n", "loss.ranked"),
         ("[loss]\nbounded = true\n", "answers over years can be bounded"),
+        ("[loss]\nsmoothing = 0.1\n", "smoothing says nothing to mobilenet, which answers over years"),
         ("[optimization]\nepochs = 0\n", "optimization.epochs"),
         ('[optimization]\nprecision = "8-bit"\n', "optimization.precision"),
         ("[validation]\nshare = 1.0\n", "validation.share"),
@@ -70,6 +71,14 @@ def test_the_digest_tells_recipes_apart(tmp_path):
 def test_a_wrong_entry_is_named(tmp_path, change, place):
     with pytest.raises(DataError, match=place):
         load_recipe(written(tmp_path, SMALLEST + change))
+
+
+@pytest.mark.parametrize("change", ["ranked = 0.2", "ranked = 0", "grouped = 0.5", "expected = 0.1"])
+def test_a_network_over_groups_has_no_loss_over_years(tmp_path, change):
+    groups = SMALLEST.replace("mobilenet", "vgg16")
+    with pytest.raises(DataError, match=rf"{change[:6]}.* says nothing to vgg16, which answers over groups"):
+        load_recipe(written(tmp_path, f"{groups}[loss]\n{change}\n"))
+    assert load_recipe(written(tmp_path, f"{groups}[loss]\nsmoothing = 0.1\n")).loss.smoothing == 0.1
 
 
 def test_an_unknown_network_is_named(tmp_path):

@@ -205,7 +205,8 @@ def test_a_fold_is_tested_and_the_others_train():
         (FOLDED, 3, "the held-out part is empty"),
         ([face("a.jpg", fold=0)], 0, "the training part is empty"),
         ([*FOLDED, face("z.jpg")], 0, "got some without"),
-        ([*FOLDED, face("z.jpg", identity="p0", fold=2)], 0, "shares an identity with the others: 'p0'"),
+        ([*FOLDED, face("z.jpg", identity="p0", fold=2)], 0, "shares a face with the others: identity p0"),
+        ([face("a.jpg", fold=0), face("a.jpg", fold=1)], 0, r"shares a face with the others: file a\.jpg"),
     ],
 )
 def test_folds_that_cannot_be_split_are_an_error(images, fold, says):

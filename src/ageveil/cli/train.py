@@ -70,6 +70,7 @@ def train(
         "run": str(run.folder),
         "validation_loss": run.best_loss,
         "epochs": run.epochs,
+        "diverged": run.diverged,
         "training_faces": run.training_faces,
         "validation_faces": run.validation_faces,
     }
@@ -80,4 +81,6 @@ def train(
             f"{shown(run.folder)}: {run.epochs} epochs on {run.training_faces} faces, "
             f"loss {run.best_loss:.4f} on {run.validation_faces} validation faces"
         )
+        if run.diverged:
+            console().print("[yellow]diverged[/] in the last epoch: the weights kept are of an earlier one")
     return 0

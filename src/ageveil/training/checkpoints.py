@@ -12,13 +12,16 @@ from typing import Any
 import lightning.pytorch as pl
 import torch
 from lightning.pytorch import callbacks as pl_callbacks
+from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from ageveil.errors import DataError
 from ageveil.files import write_bytes
 from ageveil.training.recipes import Optimization
 
-DAMAGE = (OSError, RuntimeError, ValueError, KeyError, TypeError, EOFError, pickle.UnpicklingError)
+DAMAGE = (
+    OSError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, EOFError, pickle.UnpicklingError,
+)  # fmt: skip
 """What reading a checkpoint ends in that is missing, was cut short or holds something else."""
 
 
@@ -62,8 +65,13 @@ class EarlyStopping(pl_callbacks.EarlyStopping):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """End training before its first step where it had ended."""
         super().on_train_start(trainer, pl_module)
-        if self.wait_count >= self.patience:
+        if self.stopping_reason is not EarlyStoppingReason.NOT_STOPPED:
             trainer.should_stop = True
+
+    @property
+    def diverged(self) -> bool:
+        """Whether a loss that is no finite number ended the run."""
+        return self.stopping_reason is EarlyStoppingReason.NON_FINITE_METRIC
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,18 +82,20 @@ class Progress:
         epochs: Passes over the training faces that were made.
         best_loss: Least validation loss; not a number where there was none.
         finished: Whether no pass is left, or it was stopped early.
+        diverged: Whether it was stopped since its last validation loss was no finite number.
     """
 
     epochs: int
     best_loss: float
     finished: bool
+    diverged: bool
 
     @classmethod
-    def read(cls, path: Path, choice: Optimization) -> Progress | None:
+    def read(cls, path: Path, choice: Optimization, network: torch.nn.Module) -> Progress | None:
         """None where there is no checkpoint yet.
 
         Raises:
-            DataError: It is damaged.
+            DataError: It is damaged, lacks what a run needs to go on, or is of another network.
         """
         if not path.exists():
             return None
@@ -95,12 +105,18 @@ class Progress:
             told = {
                 key.partition("{")[0]: said for key, said in state["callbacks"].items() if "validation" in key
             }
-            waited = int(told[EarlyStopping.__name__]["wait_count"])
+            reason = EarlyStoppingReason(told[EarlyStopping.__name__]["stopping_reason"])
             score = told[Checkpoint.__name__]["best_model_score"]
+            weights = {name: tensor.shape for name, tensor in state["state_dict"].items()}
+            if not state["optimizer_states"] or not state["lr_schedulers"] or not state["loops"]:
+                raise ValueError("what training needs to go on is missing")
+            if any(weights[f"network.{name}"] != own.shape for name, own in network.state_dict().items()):
+                raise ValueError("the weights are those of another network")
         except DAMAGE as error:
             raise DataError(
-                f"the checkpoint {path} is damaged, or of another version: remove it to train from the first "
-                "epoch"
+                f"the checkpoint {path} is damaged, or of another version or network: remove it to train "
+                "from the first epoch"
             ) from error
         best = math.nan if score is None else float(score)
-        return cls(epochs, best, epochs >= choice.epochs or waited >= choice.patience)
+        finished = epochs >= choice.epochs or reason is not EarlyStoppingReason.NOT_STOPPED
+        return cls(epochs, best, finished, reason is EarlyStoppingReason.NON_FINITE_METRIC)

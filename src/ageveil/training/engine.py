@@ -87,6 +87,8 @@ class Run:
         folder: Holds the weights, the recipe, the last checkpoint and the logs.
         best_loss: Validation loss of the weights that were kept.
         epochs: Passes over the training faces that were made.
+        diverged: Whether the last of them ended it, since its validation loss was no finite number; the
+            weights that were kept are of an earlier one.
         training_faces: Faces trained on.
         validation_faces: Faces kept out.
         first: Whether this process is the first of those that trained together: the one that reports.
@@ -95,6 +97,7 @@ class Run:
     folder: Path
     best_loss: float
     epochs: int
+    diverged: bool
     training_faces: int
     validation_faces: int
     first: bool
@@ -255,26 +258,29 @@ def train(
         What came out; `run.folder` holds it.
 
     Raises:
-        ValueError: There is no such hardware.
-        DataError: A prepared folder is missing or empty, no face is left to train or validate on, or the
-            folder of the run was made by another recipe, its last checkpoint is damaged, or that of its best
-            epoch is damaged or missing.
+        ValueError: There is no such hardware, or it does not share a batch evenly.
+        DataError: A prepared folder is missing or empty, no face is left to train on, there are fewer to
+            validate on than devices, the folder of the run was made by another recipe, its last checkpoint is
+            damaged, or that of its best epoch is damaged or missing.
         ModelError: Initial weights are missing, damaged or of another architecture, or training diverged.
         OutputError: The run's folder cannot be written.
         KeyboardInterrupt: The run was interrupted; given again, it goes on after its last finished epoch.
     """
-    _check_hardware(hardware)
+    _check_hardware(hardware, recipe.optimization.batch)
     pool = FacePool.of([load_prepared(prepared / name) for name in recipe.data])
     training, validation = split(pool, recipe, limit)
+    world = _world(hardware, validation)
     chosen = _checksum(pool, training, validation)
     pl.seed_everything(recipe.seed, verbose=False)
     network, fresh = build(recipe, runs=runs, weights=weights)
     freeze(network, recipe.optimization.frozen)
     taught = _teacher(recipe, runs, network.resolution) if recipe.teacher is not None else None
     folder = _claim(runs / recipe.name, recipe, chosen)
-    last = Progress.read(folder / LAST_FILE, recipe.optimization)
+    last = Progress.read(folder / LAST_FILE, recipe.optimization, network)
     if last is not None and last.finished and (folder / WEIGHTS_FILE).exists():
-        return Run(folder, last.best_loss, last.epochs, len(training), len(validation), _is_first())
+        return Run(
+            folder, last.best_loss, last.epochs, last.diverged, len(training), len(validation), _is_first()
+        )
     teacher = None
     if taught is not None:
         answer, digest = taught
@@ -282,7 +288,6 @@ def train(
         teacher = _teacher_answers(answer, pool, training, folder, named_by, progress=progress)
         if recipe.loss.bounded:
             teacher = losses.bounded(teacher, torch.from_numpy(pool.low), torch.from_numpy(pool.high))
-    world = hardware.devices * hardware.nodes
     # Its notices are of devices and of other products; warnings stay.
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     if _is_first():
@@ -318,10 +323,13 @@ def train(
     except SystemExit:  # Lightning's answer to Ctrl-C; it also stops listening to it
         signal.signal(signal.SIGINT, signal.default_int_handler)
         raise KeyboardInterrupt from None
-    return Run(folder, score, trainer.current_epoch, len(training), len(validation), trainer.is_global_zero)
+    diverged = cast(EarlyStopping, trainer.early_stopping_callback).diverged
+    return Run(
+        folder, score, trainer.current_epoch, diverged, len(training), len(validation), trainer.is_global_zero
+    )
 
 
-def _check_hardware(hardware: Hardware) -> None:
+def _check_hardware(hardware: Hardware, batch: int) -> None:
     if hardware.accelerator not in {"auto", "cpu", "gpu"}:
         raise ValueError(f"an accelerator is auto, cpu or gpu, got {hardware.accelerator!r}")
     if hardware.accelerator == "gpu":
@@ -330,6 +338,16 @@ def _check_hardware(hardware: Hardware) -> None:
             raise ValueError(
                 f"expected {hardware.devices} GPUs on this machine, found {count}; try auto or cpu"
             )
+    if batch % (hardware.devices * hardware.nodes):
+        raise ValueError(f"a batch of {batch} faces cannot be shared evenly by the devices and machines")
+
+
+def _world(hardware: Hardware, validation: NDArray[np.int64]) -> int:
+    """Processes that train together; each validates on a face or more."""
+    world = hardware.devices * hardware.nodes
+    if len(validation) < world:
+        raise DataError(f"{world} devices need as many validation faces or more, got {len(validation)}")
+    return world
 
 
 def _is_first() -> bool:
@@ -619,7 +637,7 @@ def _loaders(
     rank: int,
     world: int,
 ) -> tuple[DataLoader[Any], DataLoader[Any]]:
-    batch = max(1, recipe.optimization.batch // world)
+    batch = recipe.optimization.batch // world
     shared = {"batch_size": batch, "pin_memory": False, **worker_options(hardware.workers)}
     faces = TrainingFaces(pool, recipe.approaches, varied=recipe.vary, seed=recipe.seed)
     sampler = EpochSampler(training, seed=recipe.seed, rank=rank, world=world)

@@ -244,9 +244,7 @@ def export_runs(
     training, validation = split(pool, first)
     network = _joined(networks)
     shown = [*_looked_at(network), *(("grid", "veil") if isinstance(network, Reading) else ())]
-    sample = _stacked(
-        [_anonymized(pool, face, shown[at % len(shown)]) for at, face in enumerate(validation[:_SAMPLE])]
-    )
+    sample = _stacked(_hidden(pool, validation, _SAMPLE, shown))
     ranges = _ranges(network, pool, training) if stored == "int8-static" else []
     # One network's facts stand as they are, several networks' as lists.
     parts = {
@@ -279,10 +277,16 @@ def export_runs(
 def _ranges(network: Exportable, pool: FacePool, training: NDArray[np.int64]) -> list[Sample]:
     """Batches of hidden training faces: what 8-bit arithmetic has to hold."""
     behind = _looked_at(network)
-    rng = np.random.default_rng(_SEED)
-    chosen = rng.choice(training, min(_RANGED, len(training)), replace=False)
-    faces = [_anonymized(pool, int(face), behind[at % len(behind)]) for at, face in enumerate(chosen)]
+    faces = _hidden(pool, training, _RANGED, behind)
     return [_stacked(faces[start : start + 16]) for start in range(0, len(faces), 16)]
+
+
+def _hidden(
+    pool: FacePool, indices: NDArray[np.int64], count: int, approaches: Sequence[str]
+) -> list[AnonymizedFace]:
+    """So many faces, behind the approaches in turn; drawn at random, since faces stand in order of age."""
+    chosen = np.random.default_rng(_SEED).choice(indices, min(count, len(indices)), replace=False)
+    return [_anonymized(pool, int(face), approaches[at % len(approaches)]) for at, face in enumerate(chosen)]
 
 
 def calibrated_approaches(network: Exportable) -> tuple[str, ...]:

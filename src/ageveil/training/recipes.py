@@ -96,7 +96,7 @@ class Loss(_Section):
     """What is minimised.
 
     Attributes:
-        ranked: Weight of the ranked probability score beside the likelihood.
+        ranked: Weight of the ranked probability score beside the likelihood, for networks over years.
         grouped: Weight of the true age group's likelihood beside that of the year, for networks over years.
         expected: Weight of the expected age's error in years, for networks over years.
         distillation: Share of the loss that asks to answer as the teacher does on the bare face.
@@ -178,6 +178,15 @@ class Recipe(_Section):
             raise ValueError("a teacher and a share of distillation above 0 go together")
         if self.loss.bounded and (self.teacher is None or get_network(self.network).resolution != "year"):
             raise ValueError("only a teacher's answers over years can be bounded")
+        return self
+
+    @model_validator(mode="after")
+    def _loss_is_used(self) -> Self:
+        resolution = get_network(self.network).resolution
+        others = ("smoothing",) if resolution == "year" else ("ranked", "grouped", "expected")
+        for name in others:
+            if getattr(self.loss, name) != Loss.model_fields[name].default:
+                raise ValueError(f"{name} says nothing to {self.network}, which answers over {resolution}s")
         return self
 
     @property

@@ -94,9 +94,10 @@ def left_out(
 
 
 def covers(kept: Split, asked: Split) -> bool:
-    """Whether every picture that one split leaves out is left out by another too, whatever the pictures are.
+    """Whether every picture that one split leaves out is left out by another too.
 
-    Draws with one seed put the pictures of a smaller share among those of a larger one.
+    Draws with one seed put the pictures of a smaller share among those of a larger one. That is so for any
+    pictures, but where a person has some of ages with unlike shares: then both splits must be of the same.
 
     Args:
         kept: The split that is to leave out as much or more.
@@ -137,18 +138,17 @@ def split_fold(images: Sequence[LabelledImage], fold: int) -> tuple[Indices, Ind
         Indices of the other folds' pictures and of this fold's.
 
     Raises:
-        DataError: A picture states no fold, the folds share an identity, or a part is empty.
+        DataError: A picture states no fold, the folds share a person or a picture, or a part is empty.
     """
     testing = np.array([image.fold == fold for image in images], np.bool_)
     if any(image.fold is None for image in images):
         raise DataError("expected pictures with a fold, got some without: this data set cannot leave one out")
-    people = [
-        {image.identity for image, here in zip(images, testing, strict=True) if here == side}
+    faces = [
+        {face_of(image) for image, here in zip(images, testing, strict=True) if here == side}
         for side in (0, 1)
     ]
-    shared = sorted((people[0] & people[1]) - {None}, key=str)
-    if shared:
-        raise DataError(f"fold {fold} shares an identity with the others: {shared[0]!r}")
+    if shared := sorted(faces[0] & faces[1]):
+        raise DataError(f"fold {fold} shares a face with the others: {shared[0]}")
     return _parts(testing, f"of {len(images)} pictures at fold {fold}")
 
 
