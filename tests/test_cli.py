@@ -230,7 +230,7 @@ def test_evaluate_json(run, utkface):
         assert record[name]["low"] <= record[name]["high"]
     for name in ("exact", "one_off", "macro_exact"):
         assert 0 <= record[name]["low"] <= record[name]["high"] <= 100
-    assert (record["faces"], record["faces_all"]) == (3, 4)
+    assert (record["faces"], record["faces_all"], record["mae_faces"]) == (3, 4, 4)
     assert record["left_out"] == {"no face found": 1, "unreadable picture": 1}
     assert (record["approach"], record["model"]) == ("mask", "dlib-age")
     assert record["data"] == f"utkface:{utkface}"
@@ -242,6 +242,20 @@ def test_evaluate_in_words(run, utkface):
     assert "3 faces in a group, 4 in all; left out: 1 no face found, 1 unreadable picture" in ended.out
     assert "dlib-age behind mask" in ended.out
     assert re.search(r"log loss over groups .* \d\.\d{3} nats", ended.out)
+    # That of 35, between the groups, is an exact age too.
+    assert re.search(r"mean absolute error, 4 faces .* \d\.\d years", ended.out)
+
+
+def test_evaluate_without_a_label_in_a_group_ends_before_any_estimate(run, tmp_path, astronaut, monkeypatch):
+    from ageveil.evaluation import accuracy
+
+    for age in ("35", "36"):
+        (tmp_path / age).mkdir()
+        (tmp_path / age / "a.png").write_bytes(astronaut.read_bytes())
+    monkeypatch.setattr(accuracy, "estimate_all", None)
+    ended = run("evaluate", "--data", f"folder:{tmp_path}", *MASK)
+    assert (ended.code, ended.out) == (13, "")
+    assert "no face has a label within one of the groups that are scored (0-2, 4-6, 8-13" in ended.err
 
 
 def test_anonymize_and_decrypt_and_sheet_json(run, astronaut, tmp_path):

@@ -82,6 +82,22 @@ def test_few_faces_name_a_share_that_is_no_chance():
     assert fairness.fairness({("mask", "ageveil"): alone}, resamples=5)["mask"]["widest"]["over_18"] is None
 
 
+def test_a_mean_error_rests_on_exact_ages_alone():
+    # 120 faces of each, but only 99 of one have an exact age; their errors are 10 years and 0.
+    rows = [(16, 26, None, "a")] * 120 + [(16, 16, None, "b")] * 120
+    known = estimates_of(rows)
+    some = tuple(
+        replace(image, age_low=8, age_high=12) if 120 <= at < 141 else image
+        for at, image in enumerate(known.images)
+    )
+
+    def gap(estimates):
+        return fairness.fairness({("mask", "ageveil"): estimates}, resamples=5)["mask"]["widest"]["mae_years"]
+
+    assert gap(known)["points"] == pytest.approx(10)
+    assert gap(replace(known, images=some)) is None
+
+
 def test_shares_are_those_of_a_slow_count():
     estimates = faces(4)
     for gender in ("female", "male"):

@@ -93,6 +93,7 @@ def test_figures_are_those_of_the_pipeline_one_by_one(images, report):
     )
     assert report.log_loss.value == pytest.approx(math.fsum(losses) / 5, abs=1e-4)
     assert report.mae_years.value == pytest.approx(math.fsum(errors) / 6, abs=1e-4)
+    assert report.mae_faces == 6
 
 
 def test_what_cannot_be_used_is_counted_by_reason(report):
@@ -129,8 +130,8 @@ def test_the_report_as_json(report):
     record = report.to_json()
     assert json.loads(json.dumps(record, allow_nan=False)) == record
     assert set(record) == {
-        "exact", "one_off", "macro_exact", "log_loss", "mae_years", "recall", "tail_error", "faces",
-        "faces_all", "left_out", "left_out_share", "comparable", "approach", "model", "licence",
+        "exact", "one_off", "macro_exact", "log_loss", "mae_years", "mae_faces", "recall", "tail_error",
+        "faces", "faces_all", "left_out", "left_out_share", "comparable", "approach", "model", "licence",
     }  # fmt: skip
     for name in ("exact", "one_off", "macro_exact", "log_loss", "mae_years"):
         estimate = getattr(report, name)
@@ -197,7 +198,8 @@ def test_progress_counts_every_picture(images):
 def test_without_a_face_in_a_group_there_is_no_figure(images, names):
     chosen = [image for image in images if image.path.name in names]
     with pytest.raises(
-        DataError, match=r"no face (with an age in one of the groups|of the data set) could be used"
+        DataError,
+        match=r"no face (has a label within|(with an age in one of the groups|of the data set) could be)",
     ):
         accuracy.evaluate(chosen, WAY)
 
@@ -208,9 +210,25 @@ def test_an_interval_within_a_group_counts_for_accuracy_and_not_for_years(folder
     report = accuracy.evaluate([inside, across], WAY, resamples=20)
     assert (report.faces, report.faces_all) == (1, 2)
     assert report.mae_years is None
-    assert report.to_json()["mae_years"] is None
+    assert (report.to_json()["mae_years"], report.to_json()["mae_faces"]) == (None, 0)
     exact = LabelledImage(folder / "29_1_0_1.jpg", 29, 29)
-    assert accuracy.evaluate([exact, across], WAY, resamples=20).mae_years is not None
+    report = accuracy.evaluate([exact, across], WAY, resamples=20)
+    assert report.mae_years is not None
+    assert (report.faces_all, report.to_json()["mae_faces"]) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    ("dataset", "ages", "groups"),
+    [("utkface", (35, 36), "25-32, 38-43"), ("fairface", (-1,), "0-2, 3-9")],
+)
+def test_labels_that_lie_in_no_group_are_told_before_any_work(dataset, ages, groups):
+    # Of FairFace only an interval over two bins lies in none.
+    labels = [(8, 12) if age < 0 else (age, age) for age in ages]
+    images = [LabelledImage(Path("missing.jpg"), low, high) for low, high in labels]
+    calls = []
+    with pytest.raises(DataError, match=f"no face has a label within one of the groups .*{groups}"):
+        accuracy.evaluate(images, WAY, dataset=dataset, advance=lambda: calls.append(1))
+    assert calls == []
 
 
 @pytest.mark.parametrize("seed", [-1, 2**64])
@@ -339,6 +357,15 @@ def test_parts_by_group_are_the_recalls():
     assert [(row.value, row.faces, row.exact.value) for row in rows] == [("0-2", 1, 100), ("25-32", 1, 0)]
 
 
+@pytest.mark.parametrize(("known", "few"), [(99, True), (100, False)])
+def test_the_error_in_years_of_a_part_has_faces_of_its_own(known, few):
+    # Of 150 men some have an exact age, a fifth of them between the groups; the others' is an interval.
+    labels = [(35, 35, "male")] * 20 + [(30, 30, "male")] * (known - 20) + [(25, 32, "male")] * (150 - known)
+    (row,) = accuracy.score_by(made_up(labels, [30] * 150), "gender", resamples=2)
+    assert (row.few, row.mae_faces, row.mae_few) == (False, known, few)
+    assert (row.to_json()["mae_faces"], row.to_json()["mae_few"]) == (known, few)
+
+
 @pytest.mark.parametrize(("faces", "few"), [(99, True), (100, False)])
 def test_parts_below_a_hundred_faces_are_few(faces, few):
     (row,) = accuracy.score_by(made_up([(30, 30, "male")] * faces, [30] * faces), "gender", resamples=2)
@@ -380,8 +407,31 @@ def test_people_who_are_all_alike_leave_doubt(share, hits):
 def test_faces_that_are_all_right_or_all_wrong_leave_doubt(said, hits):
     report = accuracy.score(made_up([(30, 30, None)] * 20, [said] * 20), resamples=20)
     reference = binomtest(hits, 20).proportion_ci(method="exact")
-    for share in (report.exact, report.one_off):
+    for share in (report.exact, report.one_off, report.macro_exact):
         assert (share.low, share.high) == pytest.approx((100 * reference.low, 100 * reference.high))
+
+
+def test_the_mean_over_groups_rests_on_the_smallest():
+    # Nine right faces, one of them alone in its group. Of three right faces, one for each group, the chance
+    # is 0.025 where each has the chance 0.025 ** (1 / 3) = 0.2924; of nine faces it would be 0.6637.
+    ages = [1] + [30] * 3 + [70] * 5
+    report = accuracy.score(made_up([(age, age, None) for age in ages], ages), resamples=20)
+    found = report.macro_exact
+    assert (found.value, found.low, found.high) == (100, pytest.approx(29.24, abs=0.01), 100)
+    assert report.exact.low == pytest.approx(66.37, abs=0.01)
+    # All wrong, it is the other way round.
+    wrong = [30 if age != 30 else 70 for age in ages]
+    found = accuracy.score(made_up([(age, age, None) for age in ages], wrong), resamples=20).macro_exact
+    assert (found.value, found.low, found.high) == (0, 0, pytest.approx(70.76, abs=0.01))
+
+
+def test_the_mean_over_groups_counts_each_person_once():
+    # Two people, each with a right face in each of three groups: two trials, 0.025 ** (1 / 2) = 0.1581.
+    ages = [1, 30, 70] * 2
+    estimates = made_up([(age, age, None) for age in ages], ages)
+    images = tuple(replace(image, identity=f"p{n // 3}") for n, image in enumerate(estimates.images))
+    found = accuracy.score(replace(estimates, images=images), resamples=20).macro_exact
+    assert (found.value, found.low, found.high) == (100, pytest.approx(15.81, abs=0.01), 100)
 
 
 def test_one_person_who_is_half_right_tells_nothing():

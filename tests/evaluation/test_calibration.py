@@ -297,6 +297,27 @@ def test_a_photograph_that_trained_or_is_here_already_counts_no_more():
     assert calibration.distinct(faces, {0: 16, 4: 30}, []) == ({0: 16, 4: 30}, {})
 
 
+def test_faces_that_solved_a_buffer_do_not_check_it():
+    noise = np.random.default_rng(4).integers(0, 256, (5, 24, 24, 3), np.uint8)
+
+    def showing(photographs):
+        def crop(index):
+            return CanonicalCrop(noise[photographs[index]], np.full((5, 2), 12.0), np.eye(2, 3), 0.0)
+
+        images = tuple(LabelledImage(Path(f"{n}.jpg"), 16, 16) for n in range(len(photographs)))
+        return accuracy.Faces("utkface", images, crop, len(photographs))
+
+    solving, others = showing([0, 1, 2]), showing([3, 1, 2, 4])
+    ages = {0: 16, 1: 17, 2: 15, 3: 30}
+    assert calibration.checking(others, ages, solving, [0, 1]) == (
+        [0, 2, 3],
+        {"the same picture solved the buffer": 1},
+    )
+    assert calibration.checking(others, {0: 16, 3: 30}, solving, [0, 1, 2]) == ([0, 3], {})
+    with pytest.raises(ValueError, match="the faces that solve a buffer cannot check it"):
+        calibration.checking(others, {1: 17, 2: 15}, solving, [0, 1, 2])
+
+
 # Reading and checking ---------------------------------------------------------------------------------------
 
 

@@ -114,12 +114,19 @@ def widest(
         for high, low in itertools.permutations(known if trait != "group" else [], 2):
             points = high[figure]["value"] - low[figure]["value"]
             apart = high[figure]["low"] > low[figure]["high"]
-            fewest = min(row[figure].get("faces", row["faces"]) for row in (high, low))
+            fewest = min(_faces(row, figure) for row in (high, low))
             # One that was bootstrapped, as of a mean error or over people, is too narrow for few.
             telling = exact and figure != "mae_years" and apart and fewest >= _FEWEST
             if points >= 0 and (fewest >= FEW or telling):
                 gaps.append(Gap(trait, figure, str(high["value"]), str(low["value"]), points, apart))
     return max(gaps, key=lambda gap: gap.points, default=None)
+
+
+def _faces(row: Mapping[str, Any], figure: str) -> int:
+    """How many faces a figure rests on: not every face of a part has an exact age."""
+    if figure == "mae_years":
+        return int(row["mae_faces"])
+    return int(row[figure].get("faces", row["faces"]))
 
 
 def fairness(

@@ -74,8 +74,6 @@ def calibrate(
     way = pipeline.Pipeline(
         options.permitted(approach, licence), chosen, detector, landmarks, allow_others=True
     )
-    if check == data:
-        raise ValueError("the faces that solve a buffer cannot check it: --check takes others")
     split = _split(chosen, validation_share, validation_seed, hold_out or [], all_faces=all_faces)
     if out is not None:  # a file that cannot take the result is told before the work
         use = Use(
@@ -108,6 +106,7 @@ def calibrate(
     with progress("copies", len(ages) + len(trained), quiet=quiet) as bar:
         ages, copied = calibration.distinct(faces, ages, trained, workers=workers, advance=bar.advance)
     calibration.check_enough(young(ages), question.minimum_age, max_false_accept)
+    counted, solved = _checking(faces, ages, others, question.minimum_age, quiet=quiet)
     reading = read(faces, list(ages))
     named = f"{faces.dataset}:{Path(data.partition(':')[2]).name}"
     buffer = calibration.calibrate(reading, question, way, data=named, validation=validation, seed=seed)
@@ -117,9 +116,9 @@ def calibrate(
     record["licence"] = estimation.get_model(chosen).info.licence
     record["left_out"] = dict(Counter(aside) + Counter(copied) + Counter(reading.left_out))
     if others is not None:
-        counted, _ = calibration.countable(others.images, range(len(others.images)), question.minimum_age)
-        checked = calibration.check_buffer(read(others, list(counted)), question, buffer.buffer)
+        checked = calibration.check_buffer(read(others, counted), question, buffer.buffer)
         record["check"] = {"data": check, **checked.to_json()}
+        record["check"]["left_out"] |= solved
     if as_json:
         print_json(record)
     elif not quiet:
@@ -164,6 +163,19 @@ def _words(split: Split) -> str:
     more = "".join(f", ages {low}-{high} share {part:g}" for (low, high), part in split.hold_out.items())
     fold = "" if split.test_fold is None else f", fold {split.test_fold}"
     return f"share {split.share:g}, seed {split.seed}{more}{fold}"
+
+
+def _checking(
+    faces: Faces, ages: Mapping[int, int], others: Faces | None, minimum_age: int, *, quiet: bool
+) -> tuple[list[int], dict[str, int]]:
+    """Which of the other faces check the buffer that these solve, and how many were left aside, by reason."""
+    from ageveil.evaluation import calibration
+
+    if others is None:
+        return [], {}
+    counted, _ = calibration.countable(others.images, range(len(others.images)), minimum_age)
+    with progress("copies", len(counted) + len(ages), quiet=quiet) as bar:
+        return calibration.checking(others, counted, faces, list(ages), advance=bar.advance)
 
 
 def _validating(faces: Faces, split: Split | None) -> tuple[Sequence[int], str | None]:

@@ -77,6 +77,7 @@ def evaluate(
             console(stderr=True).print(
                 f"{len(faces.images)} of {everybody} faces, which {chosen} kept out of training"
             )
+    accuracy.check_groups(faces)
     with progress(", ".join(names), len(faces.images), quiet=quiet) as bar:
         found = accuracy.estimate_all(
             faces, [(name, chosen) for name in names], seed=seed, workers=workers, advance=bar.advance
@@ -110,7 +111,7 @@ def _show(record: dict[str, Any], out: Console) -> None:
         ("1-off", "%", record["one_off"]),
         ("macro-averaged exact", "%", record["macro_exact"]),
         ("log loss over groups", "nats", record["log_loss"]),
-        ("mean absolute error", "years", record["mae_years"]),
+        (f"mean absolute error, {_faces(record['mae_faces'])}", "years", record["mae_years"]),
     ]
     for age, error in record["tail_error"].items():
         lines.append((f"wrong side of {age}", "%", error["misjudged"]))
@@ -133,6 +134,10 @@ def _show(record: dict[str, Any], out: Console) -> None:
         )
 
 
+def _faces(count: int) -> str:
+    return f"{count} face{'' if count == 1 else 's'}"
+
+
 def _parts(trait: str, rows: list[dict[str, Any]]) -> Any:
     from rich.table import Table
 
@@ -142,6 +147,9 @@ def _parts(trait: str, rows: list[dict[str, Any]]) -> Any:
             "" if row[key] is None else "{value:.1f} ({low:.1f} to {high:.1f})".format(**row[key])
             for key in ("exact", "one_off", "mae_years")
         ]
+        # The error in years has faces of its own, those of exact age: many may stand beside it.
+        if row["mae_years"] is not None and row["mae_few"]:
+            figures[-1] += " (few)"
         count = f"{row['faces']} (few)" if row["few"] else str(row["faces"])
         table.add_row(row["value"] or "not stated", count, *figures)
     return table

@@ -262,18 +262,17 @@ class Estimates:
     @property
     def bins(self) -> metrics.Bins:
         """The ages over which is scored: the paper's eight groups, or the data set's own bins."""
-        return _OWN_BINS.get(self.dataset, AGE_GROUPS)
+        return _bins(self.dataset)
 
     @property
     def bin_names(self) -> tuple[str, ...]:
         """Names of `bins`, as "25-32" and "60+"."""
-        return tuple(f"{low}+" if high == MAX_AGE else f"{low}-{high}" for low, high in self.bins)
+        return _bin_names(self.bins)
 
     @property
     def true_bins(self) -> NDArray[np.int64]:
         """Shape (N,): index in `bins` of the bin that holds each label, -1 where none does."""
-        low = [image.age_low for image in self.images]
-        return metrics.bin_indices(low, [image.age_high for image in self.images], self.bins)
+        return _true_bins(self.images, self.bins)
 
     @property
     def bin_probabilities(self) -> NDArray[np.float64]:
@@ -367,6 +366,37 @@ class Estimates:
         """How many labels begin under an age and end at it or over: they do not tell who has reached it."""
         under, over = self.sides(age)
         return int((~under & ~over).sum())
+
+
+def _bins(dataset: str) -> metrics.Bins:
+    return _OWN_BINS.get(dataset, AGE_GROUPS)
+
+
+def _bin_names(bins: metrics.Bins) -> tuple[str, ...]:
+    return tuple(f"{low}+" if high == MAX_AGE else f"{low}-{high}" for low, high in bins)
+
+
+def _true_bins(images: Iterable[LabelledImage], bins: metrics.Bins) -> NDArray[np.int64]:
+    images = tuple(images)
+    return metrics.bin_indices(
+        [image.age_low for image in images], [image.age_high for image in images], bins
+    )
+
+
+def check_groups(faces: Faces) -> None:
+    """Check that some face can be scored, before the long work: its label lies in a group.
+
+    Faces that were all left out beforehand have no labels here; `estimate_all` tells of them.
+
+    Raises:
+        DataError: There are faces, and no label of theirs lies in a group, or in a bin of the data set.
+    """
+    bins = _bins(faces.dataset)
+    if faces.images and (_true_bins(faces.images, bins) == metrics.BETWEEN_GROUPS).all():
+        raise DataError(
+            f"no face has a label within one of the groups that are scored ({', '.join(_bin_names(bins))}): "
+            "there is no accuracy to measure, and an error in years is not given alone"
+        )
 
 
 def estimate_all(
@@ -567,6 +597,7 @@ class Report:
         macro_exact: Mean over the groups of the share that is exact.
         log_loss: Mean negative logarithm of the true group's probability, in nats.
         mae_years: Mean absolute error of the expected age over faces of exact age; None where there are none.
+        mae_faces: Faces of exact age, between the groups as well.
         recall: Group -> its share that is exact, and its faces; None for a group without.
         tail_error: T -> error of P(age >= T), for data sets whose protocol asks for it.
         faces: Faces whose true age lies in a group.
@@ -583,6 +614,7 @@ class Report:
     macro_exact: Estimate
     log_loss: Estimate
     mae_years: Estimate | None
+    mae_faces: int
     recall: Mapping[str, tuple[Estimate, int] | None]
     tail_error: Mapping[int, TailError]
     faces: int
@@ -611,6 +643,7 @@ class Report:
             "macro_exact": as_json(self.macro_exact),
             "log_loss": as_json(self.log_loss),
             "mae_years": as_json(self.mae_years),
+            "mae_faces": self.mae_faces,
             "recall": {
                 name: None if found is None else {**_figure(found[0]), "faces": found[1]}
                 for name, found in self.recall.items()
@@ -638,6 +671,7 @@ class Row:
         exact: None where no face's age lies in a group.
         one_off: As `exact`.
         mae_years: None where no age is exact.
+        mae_faces: Faces of exact age, between the groups as well.
     """
 
     value: str | None
@@ -646,11 +680,17 @@ class Row:
     exact: Estimate | None
     one_off: Estimate | None
     mae_years: Estimate | None
+    mae_faces: int
 
     @property
     def few(self) -> bool:
         """So few faces that the figures say little."""
         return self.faces < FEW
+
+    @property
+    def mae_few(self) -> bool:
+        """So few exact ages that the error in years says little, however many faces there are."""
+        return self.mae_faces < FEW
 
     def to_json(self) -> dict[str, Any]:
         """The row as JSON values."""
@@ -662,6 +702,8 @@ class Row:
             "exact": as_json(self.exact),
             "one_off": as_json(self.one_off),
             "mae_years": as_json(self.mae_years),
+            "mae_faces": self.mae_faces,
+            "mae_few": self.mae_few,
         }
 
 
@@ -690,7 +732,13 @@ def score(estimates: Estimates, *, seed: int = 0, resamples: int = 2000) -> Repo
     scored = all_true != metrics.BETWEEN_GROUPS
     probabilities = estimates.bin_probabilities[scored]
     people = estimates.people
-    independent = len(true) if people is None else len(np.unique(people[scored]))
+    units = np.arange(len(true)) if people is None else people[scored]
+    independent = len(np.unique(units))
+    # Groups count alike, however few faces one has, so all faces together would bound their mean too closely.
+    # Where every face is right, as many trials as if each group had as few as the smallest do bound it: the
+    # mean of the groups' chances is no less than the geometric mean, of which those trials tell.
+    present = np.unique(true)
+    balanced = len(present) * min(len(np.unique(units[true == index])) for index in present)
 
     def percent(metric: Callable[..., float]) -> Estimate:
         return estimates.resampled(
@@ -703,7 +751,7 @@ def score(estimates: Estimates, *, seed: int = 0, resamples: int = 2000) -> Repo
     return Report(
         exact=widened(percent(metrics.exact_accuracy), independent),
         one_off=widened(percent(metrics.one_off_accuracy), independent),
-        macro_exact=percent(metrics.macro_exact_accuracy),
+        macro_exact=widened(percent(metrics.macro_exact_accuracy), min(independent, balanced)),
         log_loss=estimates.resampled(
             lambda weights: metrics.log_loss(probabilities, true, weights=weights),
             scored,
@@ -711,6 +759,7 @@ def score(estimates: Estimates, *, seed: int = 0, resamples: int = 2000) -> Repo
             seed=seed,
         ),
         mae_years=_mean_error(estimates, np.ones(len(estimates.images), np.bool_), seed, resamples),
+        mae_faces=len(estimates.exact_ages[1]),
         recall={
             name: _share(estimates, (predicted == true)[true == index], all_true == index, seed, resamples)
             for index, name in enumerate(estimates.bin_names)
@@ -779,6 +828,7 @@ def score_by(estimates: Estimates, trait: Trait, *, seed: int = 0, resamples: in
                 exact and exact[0],
                 one_off and one_off[0],
                 _mean_error(estimates, chosen, seed, resamples),
+                int((estimates.exact_ages[0] & chosen).sum()),
             )
         )
     return tuple(rows)
@@ -864,8 +914,10 @@ def evaluate(
         ValueError: As `estimate_all`.
         DataError: No face of the data set can be used, or none has an age in a group.
     """
+    faces = photographs(images, pipeline, dataset=dataset)
+    check_groups(faces)
     (estimates,) = estimate_all(
-        photographs(images, pipeline, dataset=dataset),
+        faces,
         [(pipeline.approach, pipeline.model)],
         seed=seed,
         threads=pipeline.options.threads,

@@ -244,6 +244,40 @@ def distinct(
     return left, {reason: count for reason, count in reasons.items() if count}
 
 
+def checking(
+    others: Faces,
+    counted: Mapping[int, int],
+    faces: Faces,
+    solving: Sequence[int],
+    *,
+    workers: int | None = None,
+    advance: Callable[[], None] = lambda: None,
+) -> tuple[list[int], dict[str, int]]:
+    """Which faces that are to check a buffer show no photograph that solved it.
+
+    Args:
+        others: Those that are to check it.
+        counted: Number of one of them -> its age, as `countable` finds them.
+        faces: Those that solve it.
+        solving: Numbers of them.
+        workers: Threads; by default one for each core.
+        advance: Called after each of all these faces.
+
+    Returns:
+        Numbers of the faces that can check, in order; and how many were left aside, by reason.
+
+    Raises:
+        ValueError: None can.
+    """
+    rows = copies.sketch(others.crop, list(counted), workers=workers, advance=advance)
+    solved = copies.sketch(faces.crop, solving, workers=workers, advance=advance)
+    known = copies.are_among(rows, solved)
+    if known.all():
+        raise ValueError("the faces that solve a buffer cannot check it: --check takes others")
+    left = [index for index, out in zip(counted, known, strict=True) if not out]
+    return left, {"the same picture solved the buffer": int(known.sum())} if known.any() else {}
+
+
 def read_faces(
     faces: Faces,
     indices: Sequence[int],
