@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -104,6 +105,15 @@ def test_faces_and_runs_that_are_missing_are_named(run, tmp_path):
     ended = run("export", tmp_path / "run", "--out", tmp_path / "model.onnx")
     check_one_line(ended, 13, f"{tmp_path / 'run'} holds no run")
     assert not (tmp_path / "model.onnx").exists()
+
+
+def test_a_model_is_written_only_where_it_can_be_loaded_from(run, tmp_path):
+    for name in ("smoke.bin", "smoke", "smoke.ONNX", "smoke.onnx.bak"):
+        ended = run("export", tmp_path / "run", "--out", tmp_path / "new" / name)
+        check_one_line(
+            ended, 2, "the name of a model's file ends in .onnx, got ", repr(str(tmp_path / "new" / name))
+        )
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -225,6 +235,33 @@ def test_evaluate_by_gender_on_real_faces(run, ageveil_data, tmp_path):
     assert sum(rows.values()) == record["faces_all"] >= len(genders) - 2
     assert rows["female"] <= genders.count("1")
     assert rows["male"] <= genders.count("0")
+
+
+def test_a_part_says_where_its_error_in_years_rests_on_few_faces():
+    from rich.console import Console
+
+    from ageveil.cli.evaluate import _parts
+
+    figure = {"value": 5.0, "low": 4.0, "high": 6.0}
+    row = {
+        "value": "female",
+        "faces": 228,
+        "few": False,
+        "exact": figure,
+        "one_off": figure,
+        "mae_years": figure,
+    }
+    for faces, few, shown in ((99, True, "5.0 (4.0 to 6.0) (few)"), (100, False, "5.0 (4.0 to 6.0)")):
+        out = Console(width=120)
+        with out.capture() as caught:
+            out.print(_parts("gender", [{**row, "mae_faces": faces, "mae_few": few}]))
+        (line,) = [line for line in caught.get().splitlines() if "female" in line]
+        cells = [cell.strip() for cell in line.strip("│").split("│")]
+        assert cells == ["female", "228", "5.0 (4.0 to 6.0)", "5.0 (4.0 to 6.0)", shown]
+    out = Console(width=120)
+    with out.capture() as caught:
+        out.print(_parts("gender", [{**row, "mae_years": None, "mae_faces": 0, "mae_few": True}]))
+    assert "few" not in caught.get()
 
 
 def test_a_model_without_faces_to_choose_by_is_told(run, table):
@@ -417,6 +454,22 @@ def test_a_recipe_is_not_judged_on_the_faces_that_train_it(run, table, small_rec
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_copy_of_the_faces_that_train_a_recipe_judges_it_no_more_than_they_do(
+    run, table, small_recipe, tmp_path
+):
+    for extra, module in (("train", "torch"), ("report", "matplotlib")):
+        pytest.importorskip(module, reason=f"left out: the extra {extra} is not installed")
+    prepared, copied = tmp_path / "prepared", tmp_path / "copied"
+    assert run("prepare", f"csv:{table}", "--out", prepared / "adience", "--quiet").code == 0
+    shutil.copytree(table.parent, copied)
+    words = ["reproduce", "--data", f"csv:{copied / table.name}", "--prepared", prepared]
+    words += ["--runs", tmp_path / "runs", "--baseline", small_recipe, "--out", tmp_path / "report"]
+    check_one_line(
+        run(*words), 13, "would be judged on the faces that train it", "4 of its pictures are among them, as "
+    )
+    assert not (tmp_path / "runs").exists()
+
+
 def test_the_faces_that_are_reported_fix_no_threshold(run, table, tmp_path):
     pytest.importorskip("matplotlib", reason="left out: the extra report is not installed")
     assert run("prepare", f"csv:{table}", "--out", tmp_path / "crops", "--quiet").code == 0
@@ -426,6 +479,33 @@ def test_the_faces_that_are_reported_fix_no_threshold(run, table, tmp_path):
         check_one_line(
             ended, 2, "the faces that are reported cannot fix a threshold: --validation takes others, "
         )
+
+
+def test_pictures_are_the_same_by_their_place_or_by_their_content(run, table, tmp_path):
+    pytest.importorskip("matplotlib", reason="left out: the extra report is not installed")
+    shutil.copy(table.parent / "a.png", tmp_path / "copy.png")
+    (tmp_path / "link.png").symlink_to(table.parent / "b.png")
+    content = (table.parent / "c.png").read_bytes()
+    (tmp_path / "as-large.png").write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    (tmp_path / "empty.png").touch()
+    names = ["as-large.png", "copy.png", "empty.png", "gone.png", "link.png"]
+    others = tmp_path / "others.csv"
+    others.write_text("\n".join(["file,age", *(f"{name},30" for name in names)]) + "\n")
+    words = ["reproduce", "--data", f"csv:{table}", "--baseline", "none", "--models", "dlib-age"]
+    ended = run(*words, "--validation", f"csv:{others}", "--out", tmp_path / "report")
+    check_one_line(ended, 2, f"2 of its pictures are in --data too, as {str(tmp_path / 'copy.png')!r}")
+
+
+def test_a_model_that_is_missing_for_a_fold_is_told_before_any_training(run, adience, small_recipe, tmp_path):
+    for extra, module in (("train", "torch"), ("report", "matplotlib")):
+        pytest.importorskip(module, reason=f"left out: the extra {extra} is not installed")
+    prepared = tmp_path / "prepared"
+    assert run("prepare", f"adience:{adience}", "--out", prepared / "adience", "--quiet").code == 0
+    words = ["reproduce", "--data", f"adience:{adience}", "--prepared", prepared, "--models", "none"]
+    words += ["--runs", tmp_path / "runs", "--out", tmp_path / "report", "--baseline", small_recipe]
+    ended = run(*words, "--attention", tmp_path / "nope-{fold}" / "model.onnx")
+    check_one_line(ended, 12, f"{tmp_path / 'nope-0' / 'model.onnx'} cannot be read: No such file")
+    assert not (tmp_path / "runs").exists()
 
 
 def test_models_for_folds_need_folds(run, table):

@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.util
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -102,7 +103,7 @@ def test_a_file_that_cannot_be_read_is_a_model_error(package):
     file, weights = package
     file.unlink()
     file.symlink_to("/proc/self/mem")  # its first page is mapped nowhere: reading it is an input error
-    with pytest.raises(ModelError, match="cannot be read"):
+    with pytest.raises(ModelError, match=rf"^{re.escape(str(file))} cannot be read"):
         locate(weights)
 
 
@@ -154,7 +155,8 @@ def test_metadata_travels_in_the_file(tmp_path):
 def test_what_is_no_graph_is_a_model_error(tmp_path, content):
     path = tmp_path / "broken.onnx"
     path.write_bytes(content)
-    with pytest.raises(ModelError, match=r"broken.onnx is no ONNX graph that can be run"):
+    # Of several folds each has a file of this name: the message tells which one it is.
+    with pytest.raises(ModelError, match=rf"^{re.escape(str(path))} is no ONNX graph that can be run$"):
         Session(path)
 
 

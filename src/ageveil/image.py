@@ -14,6 +14,7 @@ Pillow reads the header, and the size is checked; only then are pixels decoded. 
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import stat
@@ -136,7 +137,7 @@ def _read_path(path: str, limits: Limits) -> bytes:
                 )
             return _read_stream(file, limits, repr(path))
     except OSError as error:
-        if isinstance(error, FileNotFoundError):
+        if error.errno in {errno.ENOENT, errno.ELOOP}:  # links in a circle lead nowhere, too
             raise MissingImageError(f"{path!r} cannot be read: {error.strerror}") from None
         raise UnreadableImageError(f"{path!r} cannot be read: {error.strerror or 'input error'}") from None
     except ValueError:  # a zero byte: no file can have this name

@@ -104,7 +104,7 @@ def checksum(path: Path) -> str:
         status = path.stat()
         return _sha256(path, status.st_mtime_ns, status.st_size)
     except OSError as error:
-        raise ModelError(f"{path.name} cannot be read: {error.strerror}") from error
+        raise ModelError(f"{path} cannot be read: {error.strerror}") from error
 
 
 @functools.lru_cache(maxsize=32)
@@ -147,7 +147,7 @@ class Session:
                 path, options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:  # ONNX Runtime has no public base class for its load errors
-            raise ModelError(f"{path.name} is no ONNX graph that can be run") from error
+            raise ModelError(f"{path} is no ONNX graph that can be run") from error
 
     @property
     def metadata(self) -> Mapping[str, str]:

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ageveil.errors import DataError
+from ageveil.errors import DataError, MissingImageError
+from ageveil.image import read_image
 from ageveil.training.datasets import (
     DATASETS,
     OLDEST,
@@ -242,22 +243,34 @@ def test_a_link_that_leads_nowhere_is_not_lost(tmp_path):
     assert [image.age for image in read_utkface(tmp_path).images] == [7]
 
 
-@pytest.mark.parametrize("names", [[], ["notes.txt"], [".7_0_0_1.jpg"]])
-def test_a_folder_without_a_picture_is_an_error(tmp_path, names):
-    folder_of(tmp_path, *names)
-    with pytest.raises(DataError, match=r"expected pictures .*\.jpg.* found none"):
-        read_dataset(f"utkface:{tmp_path}")
+@pytest.mark.parametrize("target", ["7_0_0_1.jpg", "8_0_0_1.jpg/x"])
+def test_a_link_in_a_circle_or_through_a_file_is_not_lost_either(tmp_path, target):
+    folder_of(tmp_path, "8_0_0_1.jpg")
+    (tmp_path / "7_0_0_1.jpg").symlink_to(target)
+    assert [image.age for image in read_utkface(tmp_path).images] == [7, 8]
 
 
-def test_a_missing_folder_is_an_error(tmp_path):
-    with pytest.raises(DataError, match=r"cannot list the data set folder .*gone': No such file"):
-        read_dataset(f"utkface:{tmp_path / 'gone'}")
+@pytest.mark.parametrize("read", [read_folder, read_lfw])
+def test_a_link_in_a_circle_is_a_picture_in_a_folder_and_an_error_beside_it(tmp_path, read):
+    ages_of(tmp_path, "25/a.jpg")
+    (tmp_path / "25" / "loop.jpg").symlink_to("loop.jpg")
+    (tmp_path / "30").symlink_to("30")
+    images = read(tmp_path).images
+    assert [image.path.name for image in images] == ["a.jpg", "loop.jpg"]
+    with pytest.raises(MissingImageError, match=r"loop\.jpg"):
+        read_image(images[1].path)
+    (tmp_path / "b.jpg").symlink_to("b.jpg")
+    with pytest.raises(DataError, match=r"expected every picture in the folder of .*b\.jpg'"):
+        read(tmp_path)
 
 
-def test_a_file_in_place_of_the_folder_is_an_error(tmp_path):
-    folder_of(tmp_path, "7_0_0_1.jpg")
-    with pytest.raises(DataError, match=r"cannot list .*7_0_0_1\.jpg': Not a directory"):
-        read_dataset(f"utkface:{tmp_path / '7_0_0_1.jpg'}")
+def test_a_link_of_which_nothing_can_be_told_is_named(tmp_path):
+    folder_of(tmp_path, "8_0_0_1.jpg")
+    (tmp_path / "7_0_0_1.jpg").symlink_to("x" * 300)  # longer than a name may be
+    with pytest.raises(
+        DataError, match=r"cannot look at '.*7_0_0_1\.jpg' in the data set: File name too long"
+    ):
+        read_utkface(tmp_path)
 
 
 # A folder of one's own
@@ -303,6 +316,39 @@ def test_a_picture_beside_the_folders_is_an_error(tmp_path):
 def test_folders_without_a_picture_are_an_error(tmp_path, names):
     with pytest.raises(DataError, match=r"named by age.*found none"):
         read_folder(ages_of(tmp_path, *names))
+
+
+# A table of one's own, of which `test_tables.py` holds the rest
+
+
+def folds_of(tmp_path, *rows):
+    """A table of `a.jpg`, of a link to it `b.jpg`, and of another picture `c.jpg`."""
+    folder_of(tmp_path, "a.jpg", "c.jpg")
+    (tmp_path / "b.jpg").symlink_to("a.jpg")
+    (tmp_path / "faces.csv").write_text("\n".join(["file,age,identity,fold", *rows]) + "\n")
+    return f"csv:{tmp_path / 'faces.csv'}"
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        ["a.jpg,30,,0", "c.jpg,30,,0", "a.jpg,30,,1"],
+        ["a.jpg,30,,0", "c.jpg,30,,0", "./a.jpg,30,,1"],
+        ["a.jpg,30,,0", "c.jpg,30,,0", "b.jpg,30,,1"],
+        ["a.jpg,30,anna,0", "c.jpg,30,,0", "a.jpg,30,bert,1"],
+    ],
+    ids=["as it is", "by another path", "by a link", "as two people"],
+)
+def test_a_picture_in_two_folds_is_refused_with_its_place(tmp_path, rows):
+    with pytest.raises(
+        DataError, match=r"faces\.csv', line 4: the picture '.*[ab]\.jpg' stands in two folds, 0 and 1$"
+    ):
+        read_dataset(folds_of(tmp_path, *rows))
+
+
+def test_a_picture_may_stand_twice_in_one_fold(tmp_path):
+    images = read_dataset(folds_of(tmp_path, "a.jpg,30,,0", "c.jpg,30,,1", "a.jpg,30,,0")).images
+    assert [image.fold for image in images] == [0, 1, 0]
 
 
 # People

