@@ -34,9 +34,21 @@ def test_faces_are_prepared_and_counted(prepare, table, tmp_path):
     assert (code, err) == (0, "")
     assert out == (
         f"1 faces in {tmp_path / 'faces'}; left out: 1 no face found, 1 missing picture\n"
+        f"  no face found: {table.parent / 'b.png'}\n"
+        f"  missing picture: {table.parent / 'gone.png'}\n"
         "pictures without a usable label: 1 no age label\n"
     )
     assert [image.age for image in load_prepared(tmp_path / "faces").images] == [29]
+
+
+def test_of_many_pictures_without_a_face_a_few_are_named(prepare, tmp_path, astronaut):
+    write_image(tmp_path / "a.png", read_image(astronaut)[:260, 60:380])
+    rows = "".join(f"gone-{number}.png,7\n" for number in range(13))
+    (tmp_path / "faces.csv").write_text(f"file,age\na.png,29\n{rows}")
+    said = prepare(f"csv:{tmp_path / 'faces.csv'}", "--out", tmp_path / "faces").out.splitlines()
+    assert len(said) == 12
+    assert said[-2] == f"  missing picture: {tmp_path / 'gone-9.png'}"
+    assert said[-1] == "  and 3 more: --json names them all"
 
 
 def test_json_counts_alike(prepare, table, tmp_path):
@@ -48,6 +60,10 @@ def test_json_counts_alike(prepare, table, tmp_path):
         "pictures": 3,
         "faces": 1,
         "left_out": {"no face found": 1, "missing picture": 1},
+        "without_face": [
+            {"file": str(table.parent / "b.png"), "reason": "no face found"},
+            {"file": str(table.parent / "gone.png"), "reason": "missing picture"},
+        ],
         "labels_left_out": {"no age label": 1},
     }
 

@@ -11,6 +11,8 @@ import typer
 from ageveil.cli import options
 from ageveil.cli.output import console, print_json, progress, shown
 
+_NAMED = 10  # pictures without a face that are named in text
+
 
 def prepare(
     data: Annotated[
@@ -47,13 +49,20 @@ def prepare(
                 "folder": str(out),
                 "pictures": len(dataset.images),
                 "faces": len(faces),
-                "left_out": dict(faces.left_out),
+                "left_out": faces.left_out,
+                "without_face": [
+                    {"file": str(path), "reason": reason} for path, reason in faces.without_face
+                ],
                 "labels_left_out": dict(faces.labels_left_out),
             }
         )
     elif not quiet:
         screen = console()
         screen.print(f"{len(faces)} faces in {shown(out)}; left out: {_counts(faces.left_out)}")
+        for path, reason in faces.without_face[:_NAMED]:
+            screen.print(f"  {reason}: {shown(path)}")
+        if len(faces.without_face) > _NAMED:
+            screen.print(f"  and {len(faces.without_face) - _NAMED} more: --json names them all")
         if faces.labels_left_out:
             screen.print(f"pictures without a usable label: {_counts(faces.labels_left_out)}")
     return 0

@@ -48,8 +48,8 @@ class PreparedFaces:
         folder: Where they lie.
         dataset: Key in `ageveil.training.datasets.DATASETS`.
         images: Label of each face; N of them. A path says where the picture lay.
-        left_out: Number of pictures that gave no usable face, by reason.
-        labels_left_out: Number of pictures that state no age, by reason; they are not in `left_out`.
+        without_face: Pictures that gave no usable face, each with the reason, in order.
+        labels_left_out: Number of pictures that state no age, by reason; they are not among these.
         pipeline: How faces were found: `detector`, `landmarks` and further choices, by name.
         landmarks: In pixels of the crops, shape (N, 5, 2) or (N, 68, 2), float64.
         to_image: Maps (x, y, 1) of each crop to pixels of its picture, shape (N, 2, 3), float64.
@@ -61,7 +61,7 @@ class PreparedFaces:
     folder: Path
     dataset: str
     images: tuple[LabelledImage, ...]
-    left_out: Mapping[str, int]
+    without_face: tuple[tuple[Path, str], ...]
     labels_left_out: Mapping[str, int]
     pipeline: Mapping[str, Any]
     landmarks: NDArray[np.float64]
@@ -72,6 +72,11 @@ class PreparedFaces:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @property
+    def left_out(self) -> dict[str, int]:
+        """Number of pictures that gave no usable face, by reason."""
+        return dict(Counter(reason for _, reason in self.without_face))
 
     def pixels(self, index: int) -> Image:
         """The crop of a face as a read-only view of the file, shape (224, 224, 3), uint8.
@@ -125,12 +130,13 @@ def load_prepared(folder: Path) -> PreparedFaces:
             "`ageveil prepare` again with the same data set and folder"
         )
     shards = [_load_shard(folder, number, root) for number in range(total)]
-    left_out = sum((shard.left_out for shard in shards), Counter[str]())
+    left_out = [entry for shard in shards for entry in shard.left_out]
     images = tuple(image for shard in shards for image in shard.images)
-    if len(images) + left_out.total() != int(head["pictures"]):
+    if len(images) + len(left_out) != int(head["pictures"]):
         raise DataError(f"the shards of {str(folder)!r} hold more or fewer pictures than were prepared")
     if not images:
-        reasons = ", ".join(f"{count} {reason}" for reason, count in left_out.items())
+        counts = Counter(reason for _, reason in left_out)
+        reasons = ", ".join(f"{count} {reason}" for reason, count in counts.items())
         raise DataError(f"no face of the data set could be used: {reasons}")
     filled = [shard for shard in shards if shard.images]
     if len({shard.landmarks.shape[1:] for shard in filled}) > 1:
@@ -139,7 +145,7 @@ def load_prepared(folder: Path) -> PreparedFaces:
         folder,
         dataset,
         images,
-        dict(left_out),
+        tuple(left_out),
         labels_left_out,
         pipeline,
         np.concatenate([shard.landmarks for shard in filled]),
@@ -238,7 +244,7 @@ class _Shard:
     """What one shard holds, as in `PreparedFaces`."""
 
     images: tuple[LabelledImage, ...]
-    left_out: Counter[str]
+    left_out: tuple[tuple[Path, str], ...]
     landmarks: NDArray[np.float64]
     to_image: NDArray[np.float64]
     outside: NDArray[np.float64]
@@ -252,7 +258,7 @@ def _load_shard(folder: Path, number: int, root: Path) -> _Shard:
         faces = record["faces"]
         shard = _Shard(
             tuple(_labelled(face, root) for face in faces),
-            Counter(str(entry["reason"]) for entry in record["left_out"]),
+            tuple((root / str(entry["file"]), str(entry["reason"])) for entry in record["left_out"]),
             np.array([face["landmarks"] for face in faces], np.float64),
             np.array([face["to_image"] for face in faces], np.float64).reshape(-1, 2, 3),
             np.array([face["outside"] for face in faces], np.float64).reshape(-1),
