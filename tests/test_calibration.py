@@ -320,8 +320,11 @@ def test_a_new_buffer_takes_the_place_of_the_old_one():
 def test_a_looser_promise_takes_no_stricter_ones_place(looser):
     with pytest.raises(DataError, match=r"a stricter buffer is stored already \(1 %, 3 tries\)"):
         calibration.merge_buffer([SOLVED], changed(**looser))
-    # For another use it stands beside, though it holds for that one too.
-    assert len(calibration.merge_buffer([SOLVED], changed(confidence=0.995, **looser))) == 2
+    # Nor that of one whose promise holds for a higher confidence too.
+    with pytest.raises(DataError, match="a stricter buffer is stored already"):
+        calibration.merge_buffer([SOLVED], changed(confidence=0.995, **looser))
+    # For another use it stands beside.
+    assert len(calibration.merge_buffer([SOLVED], changed(confidence=0.98, **looser))) == 2
     assert len(calibration.merge_buffer([SOLVED], changed(landmarks="68", **looser))) == 2
 
 

@@ -346,12 +346,12 @@ def merge_buffer(buffers: Sequence[Buffer], new: Buffer) -> tuple[Buffer, ...]:
 
 
 def check_no_looser(buffers: Iterable[Buffer], use: Use, max_false_accept: float, tries: int) -> None:
-    """Check that a promise does not take the place of a stricter one for the same use.
+    """Check that a promise does not take the place of a stricter one that holds for the same use.
 
     Raises:
         DataError: A stored buffer allows a smaller share, or holds for more tries.
     """
-    stored = _last(buffer for buffer in buffers if buffer.use == use)
+    stored = find_buffer(buffers, use)
     if stored is not None and (stored.max_false_accept < max_false_accept or stored.tries > tries):
         raise DataError(
             f"a stricter buffer is stored already ({percent(stored.max_false_accept)}, "
@@ -372,11 +372,7 @@ def find_buffer(buffers: Iterable[Buffer], use: Use) -> Buffer | None:
         if buffer.use._replace(confidence=use.confidence) == use and buffer.confidence <= use.confidence
     ]
     nearest = max((buffer.confidence for buffer in holding), default=None)
-    return _last(buffer for buffer in holding if buffer.confidence == nearest)
-
-
-def _last(buffers: Iterable[Buffer]) -> Buffer | None:
-    return next(reversed(list(buffers)), None)
+    return next((buffer for buffer in reversed(holding) if buffer.confidence == nearest), None)
 
 
 def percent(share: float) -> str:

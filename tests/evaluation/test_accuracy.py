@@ -426,12 +426,25 @@ def test_the_mean_over_groups_rests_on_the_smallest():
 
 
 def test_the_mean_over_groups_counts_each_person_once():
-    # Two people, each with a right face in each of three groups: two trials, 0.025 ** (1 / 2) = 0.1581.
+    # Two people, each with a right face in each of three groups, whose chances hang together: two trials,
+    # 0.025 ** (1 / 2) = 0.1581.
     ages = [1, 30, 70] * 2
     estimates = made_up([(age, age, None) for age in ages], ages)
     images = tuple(replace(image, identity=f"p{n // 3}") for n, image in enumerate(estimates.images))
     found = accuracy.score(replace(estimates, images=images), resamples=20).macro_exact
     assert (found.value, found.low, found.high) == (100, pytest.approx(15.81, abs=0.01), 100)
+
+
+def test_a_person_who_is_alone_in_several_groups_is_one_trial():
+    # All right; but one person stands for three of four groups, so the mean may be as low as that one's
+    # chance lets it, of which one trial tells: 0.025.
+    people = [("a", 1), ("a", 30), ("a", 70), *((f"b{n}", 5) for n in range(40))]
+    estimates = made_up([(age, age, None) for _, age in people], [age for _, age in people])
+    images = tuple(
+        replace(image, identity=name) for image, (name, _) in zip(estimates.images, people, strict=True)
+    )
+    found = accuracy.score(replace(estimates, images=images), resamples=20).macro_exact
+    assert (found.value, found.low, found.high) == (100, pytest.approx(2.5), 100)
 
 
 def test_one_person_who_is_half_right_tells_nothing():

@@ -289,16 +289,14 @@ def test_a_photograph_that_trained_or_is_here_already_counts_no_more():
     faces = accuracy.Faces("utkface", images, crop, 8)
     ages, looked = {0: 16, 1: 17, 2: 15, 3: 27, 4: 30}, []
     found = calibration.distinct(faces, ages, [5, 6, 7], advance=lambda: looked.append(1))
-    assert found == (
-        {0: 16, 1: 17, 4: 30},
-        {"the same picture trained, under another name": 1, "the same picture again": 1},
-    )
-    assert len(looked) == 8
-    assert calibration.distinct(faces, {0: 16, 4: 30}, []) == ({0: 16, 4: 30}, {})
+    assert found.ages == {0: 16, 1: 17, 4: 30}
+    assert found.left_out == {"the same picture trained, under another name": 1, "the same picture again": 1}
+    assert len(looked) == len(found.seen) == 8
+    assert calibration.distinct(faces, {0: 16, 4: 30}, [])[:2] == ({0: 16, 4: 30}, {})
 
 
-def test_faces_that_solved_a_buffer_do_not_check_it():
-    noise = np.random.default_rng(4).integers(0, 256, (5, 24, 24, 3), np.uint8)
+def test_faces_that_solved_a_buffer_or_trained_the_model_do_not_check_it():
+    noise = np.random.default_rng(4).integers(0, 256, (6, 24, 24, 3), np.uint8)
 
     def showing(photographs):
         def crop(index):
@@ -307,15 +305,19 @@ def test_faces_that_solved_a_buffer_do_not_check_it():
         images = tuple(LabelledImage(Path(f"{n}.jpg"), 16, 16) for n in range(len(photographs)))
         return accuracy.Faces("utkface", images, crop, len(photographs))
 
-    solving, others = showing([0, 1, 2]), showing([3, 1, 2, 4])
-    ages = {0: 16, 1: 17, 2: 15, 3: 30}
-    assert calibration.checking(others, ages, solving, [0, 1]) == (
-        [0, 2, 3],
-        {"the same picture solved the buffer": 1},
+    solving = calibration.distinct(showing([0, 1, 2]), {0: 16, 1: 17}, [2])
+    others = showing([3, 1, 2, 4, 3])
+    assert calibration.checking(others, {0: 16, 1: 17, 2: 15, 3: 30, 4: 16}, solving.seen, 18) == (
+        [0, 3],
+        {"the same picture solved the buffer or trained": 2, "the same picture again": 1},
     )
-    assert calibration.checking(others, {0: 16, 3: 30}, solving, [0, 1, 2]) == ([0, 3], {})
+    assert calibration.checking(others, {0: 16, 3: 30}, solving.seen, 18) == ([0, 3], {})
     with pytest.raises(ValueError, match="the faces that solve a buffer cannot check it"):
-        calibration.checking(others, {1: 17, 2: 15}, solving, [0, 1, 2])
+        calibration.checking(others, {1: 17, 2: 15}, solving.seen, 18)
+    with pytest.raises(ValueError, match="cannot check it"):  # nobody is left who is a little too young
+        calibration.checking(others, {1: 17, 2: 15, 3: 30}, solving.seen, 18)
+    with pytest.raises(DataError, match="no face that is to check the buffer has an exact age"):
+        calibration.checking(others, {}, solving.seen, 18)
 
 
 # Reading and checking ---------------------------------------------------------------------------------------

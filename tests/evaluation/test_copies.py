@@ -60,6 +60,14 @@ def test_a_sketch_is_a_correlation_away_from_another(at, crops):
     assert not rows[3:].any()
 
 
+def test_what_is_no_error_of_a_picture_ends_the_search(at):
+    def damaged(_):
+        raise DataError("a shard is damaged")
+
+    with pytest.raises(DataError, match="a shard is damaged"):
+        copies.unseen(damaged, [0], [1])
+
+
 def test_what_trained_under_another_name_was_not_kept_out(at):
     seen = []
     assert copies.unseen(at, [0, 1, 5, 6], [2, 4], advance=lambda: seen.append(1)) == [1, 5, 6]

@@ -103,6 +103,29 @@ def test_minors_are_judged_at_the_threshold_of_the_adults(built):
     assert (found["13-17"]["judged_over"], found["13-17"]["faces"], found["15-17"]["faces"]) == (0, 3, 2)
 
 
+def of_age(said):
+    """Estimates of faces: true age and probability of being 30; the rest is at 10."""
+    info = estimation.get_model("dlib-age").info
+    rows = np.zeros((len(said), 101))
+    rows[:, 30] = [chance for _, chance in said]
+    rows[:, 10] = 1 - rows[:, 30]
+    images = tuple(LabelledImage(Path(f"{n}.jpg"), age, age) for n, (age, _) in enumerate(said))
+    told = tuple(AgeDistribution.from_years(row, approach="mask", model=info) for row in rows)
+    return accuracy.Estimates("utkface", images, told, "mask", "dlib-age", len(said), {})
+
+
+def test_validation_faces_fix_the_threshold_for_minors():
+    # Nine in ten of the validation's adults reach 0.6; of the reported ones 0.9.
+    reported = of_age([(30, 0.9)] * 10 + [(14, 0.5), (16, 0.7), (17, 0.95)])
+    validation = of_age([(30, 0.6)] * 9 + [(40, 0.1), (16, 0.99)])
+    found = report.minors(reported, validation, 0, 20)
+    assert (found["threshold"], found["threshold_from"]) == (pytest.approx(0.6), "validation faces")
+    assert found["threshold_faces"] == 10
+    assert (found["13-17"]["judged_over"], found["15-17"]["judged_over"]) == (2, 2)
+    alone = report.minors(reported, None, 0, 20)
+    assert (alone["threshold"], alone["13-17"]["judged_over"]) == (pytest.approx(0.9), 1)
+
+
 def test_what_few_people_keep_is_not_stated():
     # A hundred faces of four people, of whom one is judged rightly: a draw of people may hold no hit at all.
     info = estimation.get_model("dlib-age").info

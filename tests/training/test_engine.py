@@ -21,7 +21,7 @@ from ageveil.calibration import fit_temperature
 from ageveil.errors import DataError, ModelError, OutputError
 from ageveil.estimation import estimate
 from ageveil.runtime import Session
-from ageveil.training import engine, export, losses
+from ageveil.training import crossvalidation, engine, export, losses
 from ageveil.training.engine import Hardware, load_run, train
 from ageveil.training.export import export_runs
 from ageveil.training.faces import FacePool, hide
@@ -181,6 +181,22 @@ def test_a_run_that_diverged_after_a_good_epoch_says_so_and_stays_stopped(judged
         assert torch.equal(weights_of(after.folder)[name], tensor), name
 
 
+def test_a_run_that_diverged_is_announced_before_it_is_exported(smoke, prepared, tmp_path, monkeypatch):
+    def judge(self, batch, _):
+        self._see("loss", torch.full((len(batch[0]),), (1.0, math.nan)[self.current_epoch]))
+
+    monkeypatch.setattr(engine._Engine, "validation_step", judge)
+    said = []
+    crossvalidation.train_models(
+        smoke, (), prepared=prepared, runs=tmp_path, hardware=HERE, progress=False, announce=said.append
+    )
+    assert said == [
+        "training smoke",
+        "smoke diverged in its last epoch: the weights kept are of an earlier one",
+        "exporting smoke",
+    ]
+
+
 def test_a_run_that_was_moved_knows_its_best_epoch(judged, tmp_path):
     with pytest.raises(RuntimeError, match="the power failed"):
         judged([2.0, 1.0, None])
@@ -288,7 +304,7 @@ def test_what_no_validation_face_tells_of_is_not_logged(smoke, faces):
     [
         (Hardware("quantum"), "an accelerator is auto, cpu or gpu, got 'quantum'"),
         (Hardware("gpu", devices=99), "expected 99 GPUs on this machine, found"),
-        (Hardware("cpu", devices=3), "a batch of 16 faces cannot be shared evenly"),
+        (Hardware("cpu", devices=3), "a batch of 16 faces cannot be shared evenly by 3 devices"),
     ],
 )
 def test_hardware_that_is_not_there_leaves_no_run(smoke, prepared, tmp_path, hardware, says):

@@ -104,21 +104,27 @@ def calibrate(
     calibration.check_enough(young(ages), question.minimum_age, max_false_accept)  # before the work
     trained = [] if split is None else accuracy.trained_on(faces, split)
     with progress("copies", len(ages) + len(trained), quiet=quiet) as bar:
-        ages, copied = calibration.distinct(faces, ages, trained, workers=workers, advance=bar.advance)
-    calibration.check_enough(young(ages), question.minimum_age, max_false_accept)
-    counted, solved = _checking(faces, ages, others, question.minimum_age, quiet=quiet)
-    reading = read(faces, list(ages))
+        solving = calibration.distinct(faces, ages, trained, workers=workers, advance=bar.advance)
+    calibration.check_enough(young(solving.ages), question.minimum_age, max_false_accept)
+    counted: list[int] = []
+    if others is not None:  # before the work: faces that cannot check are an error
+        known, _ = calibration.countable(others.images, range(len(others.images)), question.minimum_age)
+        with progress("copies", len(known), quiet=quiet) as bar:
+            counted, passed_over = calibration.checking(
+                others, known, solving.seen, question.minimum_age, workers=workers, advance=bar.advance
+            )
+    reading = read(faces, list(solving.ages))
     named = f"{faces.dataset}:{Path(data.partition(':')[2]).name}"
     buffer = calibration.calibrate(reading, question, way, data=named, validation=validation, seed=seed)
     if out is not None:
         _store(out, buffer)
     record: dict[str, Any] = {**buffer.to_json(), "statement": buffer.statement()}
     record["licence"] = estimation.get_model(chosen).info.licence
-    record["left_out"] = dict(Counter(aside) + Counter(copied) + Counter(reading.left_out))
+    record["left_out"] = dict(Counter(aside) + Counter(solving.left_out) + Counter(reading.left_out))
     if others is not None:
         checked = calibration.check_buffer(read(others, counted), question, buffer.buffer)
         record["check"] = {"data": check, **checked.to_json()}
-        record["check"]["left_out"] |= solved
+        record["check"]["left_out"] |= passed_over
     if as_json:
         print_json(record)
     elif not quiet:
@@ -163,19 +169,6 @@ def _words(split: Split) -> str:
     more = "".join(f", ages {low}-{high} share {part:g}" for (low, high), part in split.hold_out.items())
     fold = "" if split.test_fold is None else f", fold {split.test_fold}"
     return f"share {split.share:g}, seed {split.seed}{more}{fold}"
-
-
-def _checking(
-    faces: Faces, ages: Mapping[int, int], others: Faces | None, minimum_age: int, *, quiet: bool
-) -> tuple[list[int], dict[str, int]]:
-    """Which of the other faces check the buffer that these solve, and how many were left aside, by reason."""
-    from ageveil.evaluation import calibration
-
-    if others is None:
-        return [], {}
-    counted, _ = calibration.countable(others.images, range(len(others.images)), minimum_age)
-    with progress("copies", len(counted) + len(ages), quiet=quiet) as bar:
-        return calibration.checking(others, counted, faces, list(ages), advance=bar.advance)
 
 
 def _validating(faces: Faces, split: Split | None) -> tuple[Sequence[int], str | None]:

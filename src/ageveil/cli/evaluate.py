@@ -67,6 +67,7 @@ def evaluate(
     split = accuracy.split_to_choose_by(asked) if kept_out else None
     faces = accuracy.open_faces(data, way, limit=None if kept_out else limit, seed=seed)
     chosen = accuracy.choose_model(asked, faces, licence)
+    accuracy.check_groups(faces)
     if split is not None:
         everybody = len(faces.images)
         with progress("copies", everybody, quiet=quiet) as bar:
@@ -77,7 +78,7 @@ def evaluate(
             console(stderr=True).print(
                 f"{len(faces.images)} of {everybody} faces, which {chosen} kept out of training"
             )
-    accuracy.check_groups(faces)
+        accuracy.check_groups(faces)
     with progress(", ".join(names), len(faces.images), quiet=quiet) as bar:
         found = accuracy.estimate_all(
             faces, [(name, chosen) for name in names], seed=seed, workers=workers, advance=bar.advance

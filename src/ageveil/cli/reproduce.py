@@ -110,7 +110,8 @@ def reproduce(
     accuracy.check_groups(faces)
     _check_models(wanted, licence, faces)
 
-    fixing = accuracy.open_faces(validation, way, limit=limit, seed=seed) if validation else None
+    # All of them, and fewer later: whose photograph trained is told by those that trained.
+    fixing = accuracy.open_faces(validation, way) if validation else None
     if fixing is not None:
         _check_others(fixing, faces)
     recipes = {name: _recipe(name, prepared, faces, licence) for name in wanted if _is_recipe(name)}
@@ -134,6 +135,7 @@ def reproduce(
     if fixing is not None:
         with progress("copies", len(fixing.images), quiet=quiet) as bar:
             fixing = _left_out_by_all(fixing, names, workers=workers, advance=bar.advance)
+        fixing = accuracy.part(fixing, accuracy.draw(len(fixing.images), limit, seed))
 
     def answer(asked: Faces, title: str) -> dict[tuple[str, str], accuracy.Estimates]:
         with progress(title, len(asked.images), quiet=quiet) as bar:

@@ -97,7 +97,7 @@ def open_faces(spec: str, pipeline: Pipeline, *, limit: int | None = None, seed:
         # Pictures without a usable face are drawn too, as from a data set that is not prepared. So the share
         # left out is that of the draw, and as large as the folder's but for chance.
         reasons = list(Counter(prepared.left_out).elements())
-        drawn = _draw(len(prepared) + len(reasons), limit, seed)
+        drawn = draw(len(prepared) + len(reasons), limit, seed)
         chosen = [place for place in drawn if place < len(prepared)]
         return Faces(
             prepared.dataset,
@@ -169,7 +169,7 @@ def kept_out(
         limit: Only so many of them, drawn at random.
         seed: Of that draw.
         workers: Threads; by default one for each core.
-        advance: Called after each face that was looked at: those kept out, and those that trained.
+        advance: Called after each face of the data, all of which are looked at.
 
     Raises:
         ValueError: `limit` is below 1.
@@ -177,11 +177,14 @@ def kept_out(
     """
     # No span counts more than the rest; one of which less was kept out counts less.
     capped = {span: min(share, split.share) for span, share in split.hold_out.items()}
-    kept = left_out(faces.images, share=split.share, seed=split.seed, hold_out=capped).tolist()
-    found = copies.unseen(faces.crop, kept, trained_on(faces, split), workers=workers, advance=advance)
+    kept = set(left_out(faces.images, share=split.share, seed=split.seed, hold_out=capped).tolist())
+    trained = trained_on(faces, split)
+    spared = sorted(set(range(len(faces.images))) - set(trained))
+    unseen = copies.unseen(faces.crop, spared, trained, workers=workers, advance=advance)
+    found = [index for index in unseen if index in kept]
     if not found:
         raise DataError("each face that was kept out of training trained under another name")
-    drawn = [found[place] for place in _draw(len(found), limit, seed)]
+    drawn = [found[place] for place in draw(len(found), limit, seed)]
     return replace(part(faces, drawn), labels_left_out=faces.labels_left_out)
 
 
@@ -221,10 +224,15 @@ def sample(images: Sequence[LabelledImage], limit: int | None, *, seed: int) -> 
     Raises:
         ValueError: `limit` is below 1.
     """
-    return tuple(images[index] for index in _draw(len(images), limit, seed))
+    return tuple(images[index] for index in draw(len(images), limit, seed))
 
 
-def _draw(count: int, limit: int | None, seed: int) -> list[int]:
+def draw(count: int, limit: int | None, seed: int) -> list[int]:
+    """Draw so many of the numbers below `count` at random, in order; all of them without a limit.
+
+    Raises:
+        ValueError: `limit` is below 1.
+    """
     if limit is None or limit >= count:
         return list(range(count))
     if limit < 1:
@@ -737,8 +745,10 @@ def score(estimates: Estimates, *, seed: int = 0, resamples: int = 2000) -> Repo
     # Groups count alike, however few faces one has, so all faces together would bound their mean too closely.
     # Where every face is right, as many trials as if each group had as few as the smallest do bound it: the
     # mean of the groups' chances is no less than the geometric mean, of which those trials tell.
-    present = np.unique(true)
-    balanced = len(present) * min(len(np.unique(units[true == index])) for index in present)
+    # Where groups share people, their chances hang together, and one group's trials are all there are.
+    groups = [np.unique(units[true == index]) for index in np.unique(true)]
+    apart = sum(map(len, groups)) == independent
+    balanced = (len(groups) if apart else 1) * min(map(len, groups))
 
     def percent(metric: Callable[..., float]) -> Estimate:
         return estimates.resampled(

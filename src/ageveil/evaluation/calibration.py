@@ -7,7 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -209,6 +209,20 @@ def countable(
     return ages, dict(aside)
 
 
+class Distinct(NamedTuple):
+    """Faces that show a photograph each.
+
+    Attributes:
+        ages: Number of a face -> its age, in order.
+        left_out: How many were left aside, by reason.
+        seen: Sketches of all faces that solve a buffer or trained the model.
+    """
+
+    ages: dict[int, int]
+    left_out: dict[str, int]
+    seen: copies.Sketches
+
+
 def distinct(
     faces: Faces,
     ages: Mapping[int, int],
@@ -216,7 +230,7 @@ def distinct(
     *,
     workers: int | None = None,
     advance: Callable[[], None] = lambda: None,
-) -> tuple[dict[int, int], dict[str, int]]:
+) -> Distinct:
     """Which of these faces show a photograph that neither trained the model nor is here already.
 
     Names do not tell that: `ageveil.evaluation.copies` compares what is seen.
@@ -227,9 +241,6 @@ def distinct(
         trained: Numbers of the faces that trained the model.
         workers: Threads; by default one for each core.
         advance: Called after each of all these faces.
-
-    Returns:
-        Number of a face -> its age, in order; and how many were left aside, by reason.
     """
     counted = list(ages)
     rows = copies.sketch(faces.crop, [*counted, *trained], workers=workers, advance=advance)
@@ -241,41 +252,49 @@ def distinct(
         "the same picture again": int(again.sum()),
     }
     left = {index: ages[index] for index, out in zip(counted, known | again, strict=True) if not out}
-    return left, {reason: count for reason, count in reasons.items() if count}
+    return Distinct(left, {reason: count for reason, count in reasons.items() if count}, rows)
 
 
 def checking(
-    others: Faces,
-    counted: Mapping[int, int],
     faces: Faces,
-    solving: Sequence[int],
+    ages: Mapping[int, int],
+    seen: copies.Sketches,
+    minimum_age: int,
     *,
     workers: int | None = None,
     advance: Callable[[], None] = lambda: None,
 ) -> tuple[list[int], dict[str, int]]:
-    """Which faces that are to check a buffer show no photograph that solved it.
+    """Which faces can check a buffer: those of photographs that neither solved it nor trained the model.
 
     Args:
-        others: Those that are to check it.
-        counted: Number of one of them -> its age, as `countable` finds them.
-        faces: Those that solve it.
-        solving: Numbers of them.
+        faces: Those that are to check it.
+        ages: Number of one of them -> its age, as `countable` finds them.
+        seen: From `distinct`.
+        minimum_age: T, in years.
         workers: Threads; by default one for each core.
-        advance: Called after each of all these faces.
+        advance: Called after each of these faces.
 
     Returns:
         Numbers of the faces that can check, in order; and how many were left aside, by reason.
 
     Raises:
-        ValueError: None can.
+        DataError: No face has an exact age.
+        ValueError: None can, or none of those that are a little too young.
     """
-    rows = copies.sketch(others.crop, list(counted), workers=workers, advance=advance)
-    solved = copies.sketch(faces.crop, solving, workers=workers, advance=advance)
-    known = copies.are_among(rows, solved)
-    if known.all():
+    if not ages:
+        raise DataError("no face that is to check the buffer has an exact age")
+    rows = copies.sketch(faces.crop, list(ages), workers=workers, advance=advance)
+    known = copies.are_among(rows, seen)
+    young = in_window(np.array(list(ages.values())), minimum_age)
+    if known.all() or (young.any() and known[young].all()):
         raise ValueError("the faces that solve a buffer cannot check it: --check takes others")
-    left = [index for index, out in zip(counted, known, strict=True) if not out]
-    return left, {"the same picture solved the buffer": int(known.sum())} if known.any() else {}
+    again = ~known & copies.are_repeated(rows)
+    reasons = {
+        "the same picture solved the buffer or trained": int(known.sum()),
+        "the same picture again": int(again.sum()),
+    }
+    left = [index for index, out in zip(ages, known | again, strict=True) if not out]
+    return left, {reason: count for reason, count in reasons.items() if count}
 
 
 def read_faces(
@@ -324,13 +343,13 @@ def read_faces(
     batch: list[AnonymizedFace] = []
     # Closed here rather than some time later, so that an error leaves no thread behind.
     with contextlib.closing(map_ordered(prepare, indices, workers)) as prepared:
-        for index, copies in zip(indices, prepared, strict=True):
+        for index, hidden in zip(indices, prepared, strict=True):
             advance()
-            if isinstance(copies, AgeveilError):
-                left_out[left_out_reason(copies)] += 1
+            if isinstance(hidden, AgeveilError):
+                left_out[left_out_reason(hidden)] += 1
                 continue
             ages.append(_exact_age(faces.images[index]))
-            batch += copies
+            batch += hidden
             if len(batch) >= _BATCH:
                 distributions += estimation.estimate(batch, pipeline.model, threads=pipeline.options.threads)
                 batch.clear()

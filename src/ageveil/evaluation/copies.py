@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from ageveil.errors import AgeveilError
 from ageveil.pipeline import map_ordered
+from ageveil.training.preparation import left_out_reason
 from ageveil.types import CanonicalCrop
 
 ALIKE = 0.98
@@ -62,7 +63,11 @@ def sketch(
     workers: int | None = None,
     advance: Callable[[], None] = lambda: None,
 ) -> Sketches:
-    """Sketches of some faces, in the order of `indices`; arguments as `unseen`."""
+    """Sketches of some faces, in the order of `indices`; arguments as `unseen`.
+
+    Raises:
+        AgeveilError: As `crop` does, where it is no error of the face or of the picture.
+    """
     rows = np.zeros((len(indices), _SIDE * _SIDE), np.float32)
 
     def draw(index: int) -> Sketches:
@@ -71,8 +76,10 @@ def sketch(
     with contextlib.closing(map_ordered(draw, indices, workers)) as drawn:
         for row, found in zip(rows, drawn, strict=True):
             advance()
-            if not isinstance(found, AgeveilError):  # where no face is found, none is counted
+            if not isinstance(found, AgeveilError):
                 row[:] = found
+            else:  # where no face is found, none is counted; what is no error of the picture ends it
+                left_out_reason(found)
     return rows
 
 

@@ -154,6 +154,31 @@ def widened(share: Estimate, people: int) -> Estimate:
     return Estimate(share.value, 100 * low, 100 * high)
 
 
+def widened_difference(points: Estimate, people: int) -> Estimate:
+    """A difference of two shares of the same people, with a width where resampling gave none.
+
+    That happens where it is the same for everybody, as where two models agree on every face. How many others
+    there may be is what Clopper and Pearson say of none in so many, and any of those may differ by 100 points
+    either way:
+
+    >>> none = widened_difference(Estimate(0.0, 0.0, 0.0), 10)
+    >>> round(none.low, 1), round(none.high, 1)
+    (-30.8, 30.8)
+
+    Args:
+        points: In percent, -100 to 100.
+        people: Number of people drawn from, 1 or more.
+    """
+    if points.high - points.low > _ROUNDING:
+        return points
+    others = clopper_pearson(0, people).high
+    return Estimate(
+        points.value,
+        points.value - others * (100 + points.value),
+        points.value + others * (100 - points.value),
+    )
+
+
 def upper_limit(successes: int, trials: int, *, level: float = 0.95) -> float:
     """Bound a probability from above alone: the upper end of the one-sided exact binomial interval.
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ageveil import anonymization, estimation
 from ageveil.evaluation import accuracy, metrics
 from ageveil.evaluation.accuracy import Estimates, Report, as_json
-from ageveil.evaluation.intervals import Estimate, clopper_pearson
+from ageveil.evaluation.intervals import Estimate, widened_difference
 from ageveil.training.labels import LabelledImage
 
 REPORT_VERSION = 1
@@ -49,7 +49,6 @@ MINORS = ((13, 17), (15, 17))
 
 _FALSE_ACCEPTS = (0.01, 0.02, 0.05, 0.1)
 _CURVE_POINTS = 100
-_ROUNDING = 1e-9  # points: what weights that add up leave of a difference of none
 # A resample in which none of so many hits is drawn has a chance of e^-20.
 _HITS_FOR_RATIO = 20
 
@@ -414,7 +413,7 @@ def differences(found: Found, models: LineUp, seed: int, resamples: int) -> list
     """Attention model less baseline, in points, with paired bootstrap intervals: the same faces in both.
 
     Where the bootstrap has no width, as where the models agree on every face, the interval is that of
-    `_doubted`.
+    `ageveil.evaluation.intervals.widened_difference`.
     """
     baseline, attention = models.baseline, models.attention
     if baseline is None or attention is None:
@@ -455,27 +454,11 @@ def differences(found: Found, models: LineUp, seed: int, resamples: int) -> list
                 "approach": name,
                 "model": attention,
                 "minus": baseline,
-                "exact": as_json(_doubted(points(metrics.exact_accuracy), drawn)),
-                "one_off": as_json(_doubted(points(metrics.one_off_accuracy), drawn)),
+                "exact": as_json(widened_difference(points(metrics.exact_accuracy), drawn)),
+                "one_off": as_json(widened_difference(points(metrics.one_off_accuracy), drawn)),
             }
         )
     return rows
-
-
-def _doubted(points: Estimate, drawn: int) -> Estimate:
-    """A difference with a width where resampling gave none, since it is the same for all who were drawn.
-
-    How many others there may be is what Clopper and Pearson say of none in so many, and any of those may
-    differ by 100 points either way.
-    """
-    if points.high - points.low > _ROUNDING:
-        return points
-    others = clopper_pearson(0, drawn).high
-    return Estimate(
-        points.value,
-        points.value - others * (100 + points.value),
-        points.value + others * (100 - points.value),
-    )
 
 
 def qualitative(found: Found, models: LineUp, seed: int) -> list[dict[str, Any]]:

@@ -37,7 +37,7 @@ def train_models(
         hardware: Where.
         weights: Folder with files of initial weights; the environment's when left out.
         progress: Show a bar for each run.
-        announce: Told what is done next, in a line.
+        announce: Told what is done next, and what went wrong, in a line.
 
     Returns:
         The exported models, in the order of the folds.
@@ -52,7 +52,11 @@ def train_models(
         folder = runs / one.name
         if not is_finished(one, prepared=prepared, runs=runs):
             announce(f"training {one.name}")
-            train(one, prepared=prepared, runs=runs, hardware=hardware, weights=weights, progress=progress)
+            run = train(
+                one, prepared=prepared, runs=runs, hardware=hardware, weights=weights, progress=progress
+            )
+            if run.diverged:
+                announce(f"{one.name} diverged in its last epoch: the weights kept are of an earlier one")
         path = folder / MODEL_FILE
         if not path.exists() or path.stat().st_mtime_ns < (folder / WEIGHTS_FILE).stat().st_mtime_ns:
             announce(f"exporting {one.name}")

@@ -338,8 +338,9 @@ def _check_hardware(hardware: Hardware, batch: int) -> None:
             raise ValueError(
                 f"expected {hardware.devices} GPUs on this machine, found {count}; try auto or cpu"
             )
-    if batch % (hardware.devices * hardware.nodes):
-        raise ValueError(f"a batch of {batch} faces cannot be shared evenly by the devices and machines")
+    world = hardware.devices * hardware.nodes
+    if batch % world:
+        raise ValueError(f"a batch of {batch} faces cannot be shared evenly by {world} devices")
 
 
 def _world(hardware: Hardware, validation: NDArray[np.int64]) -> int:
