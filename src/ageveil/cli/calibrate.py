@@ -102,7 +102,7 @@ def calibrate(
     ages, aside = calibration.countable(faces.images, indices, question.minimum_age)
     ages = {index: age for index, age in ages.items() if question.matters(age)}
     calibration.check_enough(young(ages), question.minimum_age, max_false_accept)  # before the work
-    trained = [] if split is None else accuracy.trained_on(faces, split)
+    trained = sorted(set(range(len(faces.images))) - set(indices))
     with progress("copies", len(ages) + len(trained), quiet=quiet) as bar:
         solving = calibration.distinct(faces, ages, trained, workers=workers, advance=bar.advance)
     calibration.check_enough(young(solving.ages), question.minimum_age, max_false_accept)

@@ -289,14 +289,12 @@ def _left_out_by_all(
     from ageveil.evaluation import accuracy, copies
     from ageveil.training import splits
 
-    everybody = set(range(len(faces.images)))
-    left_out = everybody.copy()
+    left_out = set(range(len(faces.images)))
     for member in {member for model in models for member in accuracy.members(model, faces.images)}:
         split = estimation.split_of(member)
         if split is not None:
             left_out &= set(splits.left_out(faces.images, **asdict(split)).tolist())
-    trained = sorted(everybody - left_out)
-    unseen = copies.unseen(faces.crop, sorted(left_out), trained, workers=workers, advance=advance)
+    unseen = copies.unseen(faces.crop, len(faces.images), left_out, workers=workers, advance=advance)
     if not unseen:
         raise DataError("each face of --validation trained one of the models")
     return accuracy.part(faces, unseen)

@@ -178,24 +178,13 @@ def kept_out(
     # No span counts more than the rest; one of which less was kept out counts less.
     capped = {span: min(share, split.share) for span, share in split.hold_out.items()}
     kept = set(left_out(faces.images, share=split.share, seed=split.seed, hold_out=capped).tolist())
-    trained = trained_on(faces, split)
-    spared = sorted(set(range(len(faces.images))) - set(trained))
-    unseen = copies.unseen(faces.crop, spared, trained, workers=workers, advance=advance)
+    spared = left_out(faces.images, **asdict(split)).tolist()
+    unseen = copies.unseen(faces.crop, len(faces.images), spared, workers=workers, advance=advance)
     found = [index for index in unseen if index in kept]
     if not found:
         raise DataError("each face that was kept out of training trained under another name")
     drawn = [found[place] for place in draw(len(found), limit, seed)]
     return replace(part(faces, drawn), labels_left_out=faces.labels_left_out)
-
-
-def trained_on(faces: Faces, split: estimation.Split) -> list[int]:
-    """Numbers of the faces that a split does not keep out.
-
-    Raises:
-        DataError: It keeps none out.
-    """
-    kept = set(left_out(faces.images, **asdict(split)).tolist())
-    return [index for index in range(len(faces.images)) if index not in kept]
 
 
 def photographs(

@@ -1,13 +1,13 @@
 """Find photographs that a data set holds again under other names.
 
-Names cannot tell: UTKFace has one photograph under several, even with other ages. Crops of one photograph
-look alike even where it was scaled or stored again; those of two photographs do not.
+Names cannot tell: UTKFace has one photograph under several, even with other ages. So crops are compared,
+which look alike even where the photograph was scaled or stored again.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import cv2
 import numpy as np
@@ -21,7 +21,8 @@ from ageveil.types import CanonicalCrop
 ALIKE = 0.98
 """Correlation of two sketches from which on they count as one photograph.
 
-UTKFace's copies lie above it, and hardly any of its faces has a likeness a few hundredths below.
+What scaling and JPEG leave of a photograph reaches it, other faces of UTKFace do not, as
+tests/evaluation/test_copies.py holds.
 """
 
 _SIDE = 24  # grey levels of a sketch: enough to tell people apart, too few for what JPEG adds
@@ -36,24 +37,28 @@ Where there is no crop, or one without contrast, a row is zero, which is like no
 
 def unseen(
     crop: Callable[[int], CanonicalCrop],
-    kept: Sequence[int],
-    trained: Sequence[int],
+    count: int,
+    kept: Collection[int],
     *,
     workers: int | None = None,
     advance: Callable[[], None] = lambda: None,
 ) -> list[int]:
-    """Those of the faces kept out of a training whose photograph is not among those that trained either.
+    """Those of the faces kept out of a training whose photograph is not among the others, which trained.
 
     Args:
         crop: Number of a face -> its crop, as `ageveil.evaluation.accuracy.Faces` has it.
-        kept: Numbers of the faces kept out.
-        trained: Numbers of those that trained.
+        count: How many faces there are.
+        kept: Numbers of those kept out.
         workers: Threads; by default one for each core.
-        advance: Called after each of all these faces.
+        advance: Called after each face.
+
+    Returns:
+        Numbers in ascending order.
     """
-    rows = sketch(crop, [*kept, *trained], workers=workers, advance=advance)
-    seen = are_among(rows[: len(kept)], rows[len(kept) :])
-    return [index for index, known in zip(kept, seen, strict=True) if not known]
+    rows = sketch(crop, range(count), workers=workers, advance=advance)
+    out = np.isin(np.arange(count), list(kept))
+    left = np.flatnonzero(out)[~are_among(rows[out], rows[~out])]
+    return [int(index) for index in left]
 
 
 def sketch(

@@ -78,6 +78,11 @@ class Hardware:
     nodes: int = 1
     workers: int = 2
 
+    @property
+    def world(self) -> int:
+        """Processes that train together, one for each device."""
+        return self.devices * self.nodes
+
 
 @dataclass(frozen=True, slots=True)
 class Run:
@@ -269,7 +274,7 @@ def train(
     _check_hardware(hardware, recipe.optimization.batch)
     pool = FacePool.of([load_prepared(prepared / name) for name in recipe.data])
     training, validation = split(pool, recipe, limit)
-    world = _world(hardware, validation)
+    _check_shared(validation, hardware.world)
     chosen = _checksum(pool, training, validation)
     pl.seed_everything(recipe.seed, verbose=False)
     network, fresh = build(recipe, runs=runs, weights=weights)
@@ -294,7 +299,7 @@ def train(
         _keep_logs(folder / "logs")
     steps = max(1, len(training) // recipe.optimization.batch)
     trainer, best = _trainer(recipe, folder, hardware, log_every=min(20, steps), progress=progress)
-    loaders = _loaders(recipe, pool, training, validation, hardware, trainer.global_rank, world)
+    loaders = _loaders(recipe, pool, training, validation, hardware, trainer.global_rank)
     steps = len(loaders[0]) * recipe.optimization.epochs
     engine = _Engine(network, recipe, pool, validation, steps, fresh, teacher)
     if last is not None:
@@ -338,17 +343,14 @@ def _check_hardware(hardware: Hardware, batch: int) -> None:
             raise ValueError(
                 f"expected {hardware.devices} GPUs on this machine, found {count}; try auto or cpu"
             )
-    world = hardware.devices * hardware.nodes
-    if batch % world:
-        raise ValueError(f"a batch of {batch} faces cannot be shared evenly by {world} devices")
+    if batch % hardware.world:
+        raise ValueError(f"a batch of {batch} faces cannot be shared evenly by {hardware.world} devices")
 
 
-def _world(hardware: Hardware, validation: NDArray[np.int64]) -> int:
-    """Processes that train together; each validates on a face or more."""
-    world = hardware.devices * hardware.nodes
+def _check_shared(validation: NDArray[np.int64], world: int) -> None:
+    """Check that each device has a face to validate on."""
     if len(validation) < world:
         raise DataError(f"{world} devices need as many validation faces or more, got {len(validation)}")
-    return world
 
 
 def _is_first() -> bool:
@@ -636,8 +638,8 @@ def _loaders(
     validation: NDArray[np.int64],
     hardware: Hardware,
     rank: int,
-    world: int,
 ) -> tuple[DataLoader[Any], DataLoader[Any]]:
+    world = hardware.world
     batch = recipe.optimization.batch // world
     shared = {"batch_size": batch, "pin_memory": False, **worker_options(hardware.workers)}
     faces = TrainingFaces(pool, recipe.approaches, varied=recipe.vary, seed=recipe.seed)
@@ -666,11 +668,10 @@ def _trainer(
         extra.append(pl_callbacks.EMAWeightAveraging(decay=choice.average))
     if progress:
         extra.append(pl_callbacks.RichProgressBar(console_kwargs={"stderr": True}))
-    world = hardware.devices * hardware.nodes
     trainer = pl.Trainer(
         # Buffers are constants, or batch norms' statistics, of which the first process's are kept. PyTorch
         # cannot send a single one that lies with its channels last.
-        strategy=DDPStrategy(forward_sync_buffers=False) if world > 1 else "auto",
+        strategy=DDPStrategy(forward_sync_buffers=False) if hardware.world > 1 else "auto",
         accelerator=hardware.accelerator,
         devices=hardware.devices,
         num_nodes=hardware.nodes,
