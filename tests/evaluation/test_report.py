@@ -155,8 +155,9 @@ def test_labels_on_both_sides_of_a_minimum_age_are_counted_and_told():
     spans = [(8, 13), (8, 12), (15, 20), (15, 20), (16, 20), (15, 15), (25, 32)]
     models = report.LineUp("dlib-age")
     record = report.build(labelled(models, spans), models, resamples=20)
-    assert record["straddling"] == {"13": 1, "16": 2, "18": 3}
-    for age, count in record["straddling"].items():
+    assert record["straddling"] == {"13": 1, "16": 2, "18": 3, "25": 0}
+    for age in ("13", "16", "18"):
+        count = record["straddling"][age]
         told = record["records"][0]["calibration"][age]["faces"]
         assert told + count == record["faces_all"] == 7
     html = page.render({**record, "run": RUN}, page.Pictures())
@@ -166,13 +167,29 @@ def test_labels_on_both_sides_of_a_minimum_age_are_counted_and_told():
     )
     # Beside the calibration error and beside the operating curves.
     assert html.count(sentence) == 2
+    assert "reach over 25" not in html
     del record["straddling"]  # as a report has it that was made before
     assert "reach over T" not in page.render({**record, "run": RUN}, page.Pictures())
 
 
 def test_exact_labels_tell_on_which_side_they_are(built):
-    assert built["straddling"] == {"13": 0, "16": 0, "18": 0}
-    assert "reach over T" not in page.render(built, page.Pictures())
+    assert built["straddling"] == {"13": 0, "16": 0, "18": 0, "25": 0}
+    html = page.render(built, page.Pictures())
+    assert "reach over T" not in html
+    assert "reach over 25" not in html
+
+
+def test_labels_that_may_be_of_adults_are_told_beside_the_operating_curves():
+    # FairFace's 20-29 tells nothing of 25; whoever is 25 at least counts.
+    models = report.LineUp("dlib-age")
+    record = report.build(labelled(models, [(10, 12), (20, 29), (20, 29), (25, 32)]), models, resamples=20)
+    assert record["straddling"] == {"13": 0, "16": 0, "18": 0, "25": 2}
+    assert record["records"][0]["operating"]["18"]["25_and_over"] == 1
+    html = page.render({**record, "run": RUN}, page.Pictures())
+    sentence = "Labels that reach over 25 on both sides, 2, are not among those aged 25 and over."
+    assert html.count(sentence) == 1
+    assert sentence in html.split("Operating curves</h2>")[1].split("<h2")[0]
+    assert "reach over T" not in html
 
 
 def test_a_perfect_model_is_calibrated(built):

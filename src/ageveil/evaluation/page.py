@@ -8,7 +8,9 @@ from html import escape
 from typing import Any
 
 from ageveil.evaluation import html, plots
+from ageveil.evaluation.calibration import ADULT
 from ageveil.evaluation.html import Picture
+from ageveil.evaluation.report import TAILS
 
 _NAMES = {"uniform": "random guess", "majority": "majority class"}
 
@@ -272,7 +274,7 @@ def _operating(report: dict[str, Any]) -> str:
     text = (
         "Whoever reaches a threshold on P(age \u2265 T) passes. A group that lies on both sides of T counts "
         "for neither where a model knows groups only."
-        f"{_straddling(report)}"
+        f"{_straddling(report)}{_perhaps_adult(report)}"
     )
     columns = ("model, approach, T", "under T", "at 1 %", "at 2 %", "at 5 %", "at 10 %")
     caption = "Share of those aged 25 and over that pass where so many of those under T do, %"
@@ -288,12 +290,23 @@ def _straddling(report: dict[str, Any]) -> str:
 
     Reports of before this was counted do not say.
     """
-    found = [f"{count} at T = {age}" for age, count in report.get("straddling", {}).items() if count]
+    counts = {age: report.get("straddling", {}).get(str(age)) for age in TAILS}
+    found = [f"{count} at T = {age}" for age, count in counts.items() if count]
     if not found:
         return ""
     return (
         f" Left out are labels that reach over T on both sides, {' and '.join(found)}: this says nothing of "
         "them."
+    )
+
+
+def _perhaps_adult(report: dict[str, Any]) -> str:
+    """The same on the labels that do not tell who is an adult beyond doubt."""
+    count = report.get("straddling", {}).get(str(ADULT))
+    if not count:
+        return ""
+    return (
+        f" Labels that reach over {ADULT} on both sides, {count}, are not among those aged {ADULT} and over."
     )
 
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ageveil import anonymization, estimation
 from ageveil.evaluation import accuracy, metrics
 from ageveil.evaluation.accuracy import Estimates, Report, as_json
+from ageveil.evaluation.calibration import ADULT
 from ageveil.evaluation.intervals import Estimate, widened_difference
 from ageveil.training.labels import LabelledImage
 
@@ -118,9 +119,9 @@ def build(
         resamples: Of the bootstrap.
 
     Returns:
-        JSON values: `bins`, `label_mix`, `straddling` (T -> labels that do not tell the side), `models`,
-        `records`, `table_1`, `table_2`, `differences`, `qualitative` and counts of faces. Accuracies are in
-        percent.
+        JSON values: `bins`, `label_mix`, `straddling` (T, or `ADULT` -> labels that do not tell the side),
+        `models`, `records`, `table_1`, `table_2`, `differences`, `qualitative` and counts of faces.
+        Accuracies are in percent.
 
     Raises:
         DataError: No face has an age in a group.
@@ -147,7 +148,7 @@ def build(
             zip(first.bin_names, np.bincount(true, minlength=len(first.bins)).tolist(), strict=True)
         ),
         # Where T is asked about, these faces are left out, and they may be most of those near T.
-        "straddling": {str(age): first.straddling(age) for age in TAILS},
+        "straddling": {str(age): first.straddling(age) for age in (*TAILS, ADULT)},
         "models": [model_record(model, first.images) for model in models.names],
         "records": [
             record(
@@ -286,7 +287,7 @@ def operating(estimates: Estimates, age: int) -> dict[str, Any] | None:
     another proof, and everybody of T and over.
     """
     under, over = estimates.sides(age)
-    adult = estimates.sides(25)[1]
+    adult = estimates.sides(ADULT)[1]
     if not under.any() or not adult.any():
         return None
     said = estimates.at_least(age)
@@ -319,9 +320,9 @@ def minors(
     told = _exact(validation or estimates)
     said, ages = _exact(estimates)
     known, _ = estimates.exact_ages
-    if not (told[1] >= 25).any():
+    adults = told[1] >= ADULT
+    if not adults.any():
         return None
-    adults = told[1] >= 25
     threshold = metrics.pass_threshold(told[0][adults], 0.9)
     result: dict[str, Any] = {
         "threshold": threshold,
