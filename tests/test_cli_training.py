@@ -428,6 +428,11 @@ def test_adience_from_its_files_to_the_papers_tables(run, adience, small_recipe,
     (runs / "small-3" / "model.onnx").rename(runs / "model-0.onnx")
     ended = run("evaluate", *data, "--model", runs / "model-{fold}.onnx")
     check_one_line(ended, 13, "model-0.onnx does not say that it left the fold in its name out of training")
+    # A report says so before it trains another.
+    fresh = ["reproduce", "--data", place, "--prepared", prepared, "--runs", tmp_path / "fresh", "--out", out]
+    fresh += ["--baseline", small_recipe, "--attention", runs / "model-{fold}.onnx", "--models", "none"]
+    check_one_line(run(*fresh), 13, "model-0.onnx does not say that it left the fold in its name out")
+    assert not (tmp_path / "fresh").exists()
     # And one recipe does not pass for another under its name.
     small_recipe.write_text(small_recipe.read_text().replace("share = 0.4", "share = 0.3"))
     check_one_line(run(*words), 13, "holds a run of another recipe")

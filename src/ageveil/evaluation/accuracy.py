@@ -531,15 +531,17 @@ def check_resolution(name: str, resolution: Resolution, faces: Faces) -> None:
 
 
 def choose_model(model: str, faces: Faces, licence: estimation.Licence = "any") -> str:
-    """A model's name, or one with "{fold}" in it, checked to be usable under a licence that is allowed.
+    """A model's name, or one with "{fold}" in it, checked to be usable on the faces under an allowed licence.
 
     Raises:
-        ValueError: As `ageveil.estimation.choose_model`.
-        DataError: As `members`.
+        ValueError: As `ageveil.estimation.choose_model`, or the model knows groups, and the data set has bins
+            of its own.
+        DataError: As `members`, or a model saw faces of another fold than it is asked about.
         ModelError: As `ageveil.estimation.choose_model`.
     """
     for member in members(model, faces.images):
         estimation.choose_model(member, licence)
+    _check_model(model, faces)
     return model
 
 
