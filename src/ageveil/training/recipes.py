@@ -101,6 +101,10 @@ class Loss(_Section):
         expected: Weight of the expected age's error in years, for networks over years.
         distillation: Share of the loss that asks to answer as the teacher does on the bare face.
         bounded: Where a label is an interval, hear of the teacher only how likely each year in it is.
+        blend: Where above 0, blend every face with another by a share from Beta(`blend`, `blend`), and ask of
+            the network what the teacher says of the very blend (function matching: Beyer et al. 2022,
+            "Knowledge distillation: A good teacher is patient and consistent"). No label is heard, so faces
+            without a group train networks over groups too.
         smoothing: Of group labels, for networks over groups.
         emphasis: How much more faces of these exact ages count, [youngest, oldest, weight].
     """
@@ -108,8 +112,9 @@ class Loss(_Section):
     ranked: float = Field(default=0.1, ge=0)
     grouped: float = Field(default=0.0, ge=0)
     expected: float = Field(default=0.0, ge=0)
-    distillation: float = Field(default=0.0, ge=0, lt=1)
+    distillation: float = Field(default=0.0, ge=0, le=1)
     bounded: bool = False
+    blend: float = Field(default=0.0, ge=0)
     smoothing: float = Field(default=0.0, ge=0, lt=1)
     emphasis: tuple[Emphasis, ...] = ()
 
@@ -178,6 +183,13 @@ class Recipe(_Section):
             raise ValueError("a teacher and a share of distillation above 0 go together")
         if self.loss.bounded and (self.teacher is None or get_network(self.network).resolution != "year"):
             raise ValueError("only a teacher's answers over years can be bounded")
+        if self.loss.blend and (
+            self.loss.distillation < 1 or self.loss.bounded or [*self.approaches] != ["original"]
+        ):
+            raise ValueError(
+                "the blend of two faces has no label, and a teacher sees it bare: give distillation = 1 and "
+                "the approach original alone, and not bounded"
+            )
         return self
 
     @model_validator(mode="after")
