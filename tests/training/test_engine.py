@@ -374,7 +374,7 @@ def test_a_step_asks_for_the_label_and_for_the_teachers_answer_by_their_shares(s
     logits = torch.randn(4, 101, generator=torch.Generator().manual_seed(1))
     teacher = torch.softmax(torch.randn(len(faces), 101, generator=torch.Generator().manual_seed(2)), 1)
     recipe = changed(smoke, "loss", distillation=0.3, ranked=0.0)
-    learner = learner_of(recipe, faces, teacher=lambda _crops, _masks, index: teacher[index])
+    learner = learner_of(recipe, faces, teacher=lambda index, _: teacher[index])
     learner.network.forward = lambda crops, _: logits
     index = torch.tensor([5, 0, 9, 2])
     found = learner.training_step([torch.zeros(4, 1), torch.zeros(1), index], 0)
@@ -386,7 +386,7 @@ def test_a_step_asks_for_the_label_and_for_the_teachers_answer_by_their_shares(s
 
 def blending(recipe):
     """The same taught by dlib's network, which is asked about blends of two faces."""
-    loss = recipe.loss.model_copy(update={"distillation": 1.0, "blend": 0.4})
+    loss = recipe.loss.model_copy(update={"distillation": 1.0, "live": True, "blend": 0.4})
     changes = {"name": "blended", "teacher": "model:dlib-age", "approaches": {"original": 1.0}, "loss": loss}
     return recipe.model_copy(update=changes)
 
@@ -407,7 +407,8 @@ def test_a_step_with_blends_asks_for_what_the_teacher_says_of_the_very_blends(sm
     learner.network.forward = look
     bare = [anonymize_crop(pool.crop(index), "original") for index in range(4)]
     crops, masks = (np.stack([getattr(face, part) for face in bare]) for part in ("pixels", "eye_mask"))
-    found = learner.training_step([torch.from_numpy(crops), torch.from_numpy(masks), torch.arange(4)], 0)
+    pixels = torch.from_numpy(crops)
+    found = learner.training_step([pixels, torch.from_numpy(masks), torch.arange(4), pixels], 0)
     [(seen, seen_masks)] = shown
     np.testing.assert_array_equal(seen_masks, masks)
     for face in range(4):
@@ -421,6 +422,42 @@ def test_a_step_with_blends_asks_for_what_the_teacher_says_of_the_very_blends(sm
     own_words = torch.log_softmax(logits, 1).double().numpy()
     expected = (target * (np.log(np.maximum(target, 1e-300)) - own_words)).sum(1).mean()
     assert float(found.detach()) == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("bounded", [False, True])
+def test_a_teacher_asked_live_sees_the_bare_crop_as_it_was_varied(smoke, faces, tmp_path, bounded):
+    loss = {"distillation": 0.3, "ranked": 0.0, "live": True, "bounded": bounded}
+    recipe = changed(smoke, "loss", **loss).model_copy(
+        update={"teacher": "model:dlib-age", "approaches": {"mask": 1.0}, "vary": 1.0}
+    )
+    pool = FacePool.of([faces])
+    training, validation = engine.split(pool, recipe)
+    loader, _ = engine._loaders(recipe, pool, training, validation, HERE, 0)
+    crops, masks, index, bare = (part[:4] for part in next(iter(loader)))
+    for face, (crop, hidden, mask) in enumerate(zip(bare, crops, masks, strict=True)):
+        plain = pool.crop(int(index[face])).pixels
+        assert not np.array_equal(crop, plain)
+        assert not np.array_equal(crop, plain[:, ::-1])
+        np.testing.assert_array_equal(crop[~mask], hidden[~mask])
+        assert not np.array_equal(crop, hidden)
+    taught = engine._teacher(recipe, tmp_path, "year")
+    teacher = engine._hear(taught, recipe, pool, training, tmp_path, "faces", progress=False)
+    learner = learner_of(recipe, faces, teacher=teacher)
+    logits = torch.randn(4, 101, generator=torch.Generator().manual_seed(1))
+    learner.network.forward = lambda *_: logits
+    found = float(learner.training_step([crops, masks, index, bare], 0).detach())
+    face = anonymize_crop(pool.crop(0), "original")
+    shown = [
+        replace(face, pixels=crop.numpy(), eye_mask=mask.numpy())
+        for crop, mask in zip(bare, masks, strict=True)
+    ]
+    target = torch.from_numpy(np.stack([one.years for one in estimate(shown, "dlib-age")]))
+    low, high = torch.from_numpy(pool.low)[index], torch.from_numpy(pool.high)[index]
+    if bounded:
+        target = losses.bounded(target, low, high)
+    labels = losses.year_loss(logits, low, high, ranked=0.0)
+    expected = 0.7 * labels + 0.3 * losses.divergence(logits, target)
+    assert found == pytest.approx(float(expected.mean()), rel=1e-4)
 
 
 def test_blends_differ_from_step_to_step_and_from_process_to_process(smoke, faces, monkeypatch):

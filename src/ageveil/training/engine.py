@@ -145,17 +145,21 @@ class _Engine(pl.LightningModule):
         torch.manual_seed(int(state.generate_state(1)[0]))
 
     def training_step(self, batch: list[Tensor], _: int) -> Tensor:
-        crops, masks, index = batch
+        crops, masks, index, *bare = batch
         index = index.cpu()
         if self._recipe.loss.blend:
             crops = self._blended(crops)
+            bare = [crops]
         logits = self.network(crops, masks)
         share = self._recipe.loss.distillation
         loss = torch.zeros(len(logits), device=logits.device)
         if share < 1:
             loss = loss + (1 - share) * self._label_loss(logits, index)
         if self._teacher is not None:
-            target = self._teacher(crops, masks, index).to(logits.device, torch.float32)
+            target = self._teacher(index, masks, *bare).to(logits.device, torch.float32)
+            if self._recipe.loss.bounded:
+                low, high = (ages[index].to(logits.device) for ages in (self._low, self._high))
+                target = losses.bounded(target, low, high)
             loss = loss + share * losses.divergence(logits, target)
         weights = self._weights[index].to(logits.device)
         # Gradients are averaged over the processes: together they are those of one batch's weighted mean.
@@ -415,7 +419,7 @@ def split(
     labelled = pool.usable.copy()
     if get_network(recipe.network).resolution == "group":
         labelled &= [image.age_group is not None for image in images]
-    trains = pool.usable if recipe.loss.blend else labelled
+    trains = pool.usable if recipe.loss.distillation == 1 else labelled
     training, validation = parts[0][trains[parts[0]]][:limit], parts[1][labelled[parts[1]]][:limit]
     if not len(training) or not len(validation):
         raise DataError(
@@ -531,8 +535,8 @@ def _emphasis(pool: FacePool, recipe: Recipe) -> NDArray[np.float32]:
 _Answer = Callable[[Sequence[AnonymizedFace]], NDArray[np.floating[Any]]]
 """Bare faces -> probabilities of the years or the groups."""
 
-_Teacher = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Crops and eye masks, as networks take them, and the faces' numbers -> probabilities, (N, K)."""
+_Teacher = Callable[..., Tensor]
+"""Faces' numbers, eye masks and, where the teacher is asked live, bare crops -> probabilities, (N, K)."""
 
 
 def _teacher(recipe: Recipe, runs: Path, resolution: Resolution) -> tuple[_Answer, str]:
@@ -615,10 +619,10 @@ def _hear(
     *,
     progress: bool,
 ) -> _Teacher:
-    """How a run hears its teacher: of each bare training face once, or of crops as they come.
+    """How a run hears its teacher: of each bare training face once, or live, of crops as they come.
 
-    What it says of a face and of its mirror image is averaged and kept in a file, which is empty where crops
-    are asked about as they come. Another teacher's, or that of other faces, has another name.
+    What it says once of a face and of its mirror image is averaged and kept in a file, which is empty where
+    it is asked live. Another teacher's, or that of other faces, has another name.
 
     Raises:
         DataError: The run was begun with another teacher, or its file is damaged.
@@ -631,7 +635,7 @@ def _hear(
         raise DataError(
             f"the run in {folder} was begun with another teacher: remove it, or give this one another name"
         )
-    if recipe.loss.blend:
+    if recipe.loss.live:
         write_bytes(path, [])
         return _asked_live(answer, pool.crop(int(training[0])))
     if not begun:
@@ -640,9 +644,7 @@ def _hear(
         answers = torch.from_numpy(np.load(path, allow_pickle=False))
     except (OSError, ValueError, EOFError) as error:
         raise DataError(f"the teacher's answers in {path} are damaged: remove that file") from error
-    if recipe.loss.bounded:
-        answers = losses.bounded(answers, torch.from_numpy(pool.low), torch.from_numpy(pool.high))
-    return lambda _crops, _masks, index: answers[index]
+    return lambda index, _: answers[index]
 
 
 def _note(
@@ -666,7 +668,7 @@ def _asked_live(answer: _Answer, crop: CanonicalCrop) -> _Teacher:
     """A teacher who is asked about crops as they come; they are as large as `crop`."""
     bare = anonymize_repeatably(crop, "original", np.random.default_rng(0))
 
-    def ask(crops: Tensor, masks: Tensor, _: Tensor) -> Tensor:
+    def ask(_: Tensor, masks: Tensor, crops: Tensor) -> Tensor:
         pairs = zip(crops.cpu().numpy(), masks.cpu().numpy(), strict=True)
         return torch.from_numpy(answer([replace(bare, pixels=seen, eye_mask=mask) for seen, mask in pairs]))
 
@@ -688,7 +690,9 @@ def _loaders(
     world = hardware.world
     batch = recipe.optimization.batch // world
     shared = {"batch_size": batch, "pin_memory": False, **worker_options(hardware.workers)}
-    faces = TrainingFaces(pool, recipe.approaches, varied=recipe.vary, seed=recipe.seed)
+    faces = TrainingFaces(
+        pool, recipe.approaches, varied=recipe.vary, seed=recipe.seed, bare=recipe.loss.live
+    )
     sampler = EpochSampler(training, seed=recipe.seed, rank=rank, world=world)
     kept = ValidationFaces(pool, validation[rank::world], recipe.approaches, recipe.seed)
     whole = len(sampler) >= batch

@@ -99,12 +99,14 @@ class Loss(_Section):
         ranked: Weight of the ranked probability score beside the likelihood, for networks over years.
         grouped: Weight of the true age group's likelihood beside that of the year, for networks over years.
         expected: Weight of the expected age's error in years, for networks over years.
-        distillation: Share of the loss that asks to answer as the teacher does on the bare face.
+        distillation: Share of the loss that asks to answer as the teacher does on the bare face. At 1 no
+            label is heard, so faces without a group train networks over groups too.
         bounded: Where a label is an interval, hear of the teacher only how likely each year in it is.
-        blend: Where above 0, blend every face with another by a share from Beta(`blend`, `blend`), and ask of
-            the network what the teacher says of the very blend (function matching: Beyer et al. 2022,
-            "Knowledge distillation: A good teacher is patient and consistent"). No label is heard, so faces
-            without a group train networks over groups too.
+        live: Ask the teacher in every step about the bare crop as it was varied (Beyer et al. 2022,
+            "Knowledge distillation: A good teacher is patient and consistent"), instead of once about the
+            face as it is and its mirror image.
+        blend: Where above 0, blend every face with another by a share from Beta(`blend`, `blend`), and ask
+            the teacher about the very blend.
         smoothing: Of group labels, for networks over groups.
         emphasis: How much more faces of these exact ages count, [youngest, oldest, weight].
     """
@@ -114,6 +116,7 @@ class Loss(_Section):
     expected: float = Field(default=0.0, ge=0)
     distillation: float = Field(default=0.0, ge=0, le=1)
     bounded: bool = False
+    live: bool = False
     blend: float = Field(default=0.0, ge=0)
     smoothing: float = Field(default=0.0, ge=0, lt=1)
     emphasis: tuple[Emphasis, ...] = ()
@@ -183,12 +186,13 @@ class Recipe(_Section):
             raise ValueError("a teacher and a share of distillation above 0 go together")
         if self.loss.bounded and (self.teacher is None or get_network(self.network).resolution != "year"):
             raise ValueError("only a teacher's answers over years can be bounded")
-        if self.loss.blend and (
-            self.loss.distillation < 1 or self.loss.bounded or [*self.approaches] != ["original"]
-        ):
+        if self.loss.live and self.teacher is None:
+            raise ValueError("only a teacher can be asked live")
+        alone = self.loss.live and self.loss.distillation == 1 and not self.loss.bounded
+        if self.loss.blend and not (alone and [*self.approaches] == ["original"]):
             raise ValueError(
-                "the blend of two faces has no label, and a teacher sees it bare: give distillation = 1 and "
-                "the approach original alone, and not bounded"
+                "the blend of two faces has no label, and a teacher must be asked about it bare: give live, "
+                "distillation = 1, the approach original alone, and not bounded"
             )
         return self
 
