@@ -374,7 +374,7 @@ def test_a_step_asks_for_the_label_and_for_the_teachers_answer_by_their_shares(s
     logits = torch.randn(4, 101, generator=torch.Generator().manual_seed(1))
     teacher = torch.softmax(torch.randn(len(faces), 101, generator=torch.Generator().manual_seed(2)), 1)
     recipe = changed(smoke, "loss", distillation=0.3, ranked=0.0)
-    learner = learner_of(recipe, faces, teacher=lambda index, _: teacher[index])
+    learner = learner_of(recipe, faces, teacher=teacher)
     learner.network.forward = lambda crops, _: logits
     index = torch.tensor([5, 0, 9, 2])
     found = learner.training_step([torch.zeros(4, 1), torch.zeros(1), index], 0)
@@ -382,138 +382,6 @@ def test_a_step_asks_for_the_label_and_for_the_teachers_answer_by_their_shares(s
     divergence = (teacher[index] * (teacher[index].double().log() - said)).sum(1)
     labels = losses.year_loss(logits, learner._low[index], learner._high[index], ranked=0.0)
     assert float(found.detach()) == pytest.approx(float((0.7 * labels + 0.3 * divergence).mean()), rel=1e-5)
-
-
-def blending(recipe):
-    """The same taught by dlib's network, which is asked about blends of two faces."""
-    loss = recipe.loss.model_copy(update={"distillation": 1.0, "live": True, "blend": 0.4})
-    changes = {"name": "blended", "teacher": "model:dlib-age", "approaches": {"original": 1.0}, "loss": loss}
-    return recipe.model_copy(update=changes)
-
-
-def test_a_step_with_blends_asks_for_what_the_teacher_says_of_the_very_blends(smoke, faces, tmp_path):
-    recipe, pool = blending(smoke), FacePool.of([faces])
-    training, _ = engine.split(pool, recipe)
-    taught = engine._teacher(recipe, tmp_path, "year")
-    teacher = engine._hear(taught, recipe, pool, training, tmp_path, "faces", progress=False)
-    learner = learner_of(recipe, faces, teacher=teacher)
-    shown = []
-    logits = torch.randn(4, 101, generator=torch.Generator().manual_seed(1))
-
-    def look(crops, masks):
-        shown.append((crops.numpy(), masks.numpy()))
-        return logits
-
-    learner.network.forward = look
-    bare = [anonymize_crop(pool.crop(index), "original") for index in range(4)]
-    crops, masks = (np.stack([getattr(face, part) for face in bare]) for part in ("pixels", "eye_mask"))
-    pixels = torch.from_numpy(crops)
-    found = learner.training_step([pixels, torch.from_numpy(masks), torch.arange(4), pixels], 0)
-    [(seen, seen_masks)] = shown
-    np.testing.assert_array_equal(seen_masks, masks)
-    for face in range(4):
-        own, other = crops[face].astype(float), crops[3 - face].astype(float)
-        # Least squares: which share of the face is in what was shown.
-        share = ((seen[face] - other) * (own - other)).sum() / ((own - other) ** 2).sum()
-        assert 0.49 < share < 1.01
-        np.testing.assert_allclose(seen[face], share * own + (1 - share) * other, atol=1)
-    said = estimate([replace(face, pixels=blend) for face, blend in zip(bare, seen, strict=True)], "dlib-age")
-    target = np.stack([one.years for one in said])
-    own_words = torch.log_softmax(logits, 1).double().numpy()
-    expected = (target * (np.log(np.maximum(target, 1e-300)) - own_words)).sum(1).mean()
-    assert float(found.detach()) == pytest.approx(expected, rel=1e-4)
-
-
-@pytest.mark.parametrize("bounded", [False, True])
-def test_a_teacher_asked_live_sees_the_bare_crop_as_it_was_varied(smoke, faces, tmp_path, bounded):
-    loss = {"distillation": 0.3, "ranked": 0.0, "live": True, "bounded": bounded}
-    recipe = changed(smoke, "loss", **loss).model_copy(
-        update={"teacher": "model:dlib-age", "approaches": {"mask": 1.0}, "vary": 1.0}
-    )
-    pool = FacePool.of([faces])
-    training, validation = engine.split(pool, recipe)
-    loader, _ = engine._loaders(recipe, pool, training, validation, HERE, 0)
-    crops, masks, index, bare = (part[:4] for part in next(iter(loader)))
-    for face, (crop, hidden, mask) in enumerate(zip(bare, crops, masks, strict=True)):
-        plain = pool.crop(int(index[face])).pixels
-        assert not np.array_equal(crop, plain)
-        assert not np.array_equal(crop, plain[:, ::-1])
-        np.testing.assert_array_equal(crop[~mask], hidden[~mask])
-        assert not np.array_equal(crop, hidden)
-    taught = engine._teacher(recipe, tmp_path, "year")
-    teacher = engine._hear(taught, recipe, pool, training, tmp_path, "faces", progress=False)
-    learner = learner_of(recipe, faces, teacher=teacher)
-    logits = torch.randn(4, 101, generator=torch.Generator().manual_seed(1))
-    learner.network.forward = lambda *_: logits
-    found = float(learner.training_step([crops, masks, index, bare], 0).detach())
-    face = anonymize_crop(pool.crop(0), "original")
-    shown = [
-        replace(face, pixels=crop.numpy(), eye_mask=mask.numpy())
-        for crop, mask in zip(bare, masks, strict=True)
-    ]
-    target = torch.from_numpy(np.stack([one.years for one in estimate(shown, "dlib-age")]))
-    low, high = torch.from_numpy(pool.low)[index], torch.from_numpy(pool.high)[index]
-    if bounded:
-        target = losses.bounded(target, low, high)
-    labels = losses.year_loss(logits, low, high, ranked=0.0)
-    expected = 0.7 * labels + 0.3 * losses.divergence(logits, target)
-    assert found == pytest.approx(float(expected.mean()), rel=1e-4)
-
-
-def test_blends_differ_from_step_to_step_and_from_process_to_process(smoke, faces, monkeypatch):
-    learner = learner_of(blending(smoke), faces)
-    crops = torch.zeros(6, 2, 2, 3, dtype=torch.uint8)
-    crops[3:] = 200  # so that what a blend holds of its counterpart can be read off it
-    found = []
-    for step, rank in ((0, 0), (0, 0), (1, 0), (0, 1)):
-        monkeypatch.setattr(engine._Engine, "global_step", step)
-        monkeypatch.setattr(engine._Engine, "global_rank", rank)
-        found.append(learner._blended(crops)[:3, 0, 0, 0].tolist())
-    assert found[0] == found[1]
-    assert len({tuple(levels) for levels in found}) == 3
-    assert all(0 <= level <= 100 for levels in found for level in levels)
-    assert len(set(found[0])) > 1  # each face has a share of its own
-
-
-def test_faces_without_a_group_train_where_the_teacher_alone_is_heard(smoke, faces):
-    pool = FacePool.of([faces])
-    groups = {"network": "vgg16", "side": 32, "initial": "random"}
-    labelled, alone = (recipe.model_copy(update=groups) for recipe in (smoke, blending(smoke)))
-    (trained, judged), (more, same) = (engine.split(pool, recipe) for recipe in (labelled, alone))
-    np.testing.assert_array_equal(judged, same)
-    assert all(faces.images[index].age_group is not None for index in (*trained, *judged))
-    added = sorted(set(more.tolist()) - set(trained.tolist()))
-    assert added
-    assert set(trained.tolist()) < set(more.tolist())
-    assert all(faces.images[index].age_group is None for index in added)
-
-
-def test_a_run_on_blends_goes_on_to_the_same_weights(smoke, prepared, tmp_path):
-    groups = {"network": "vgg16", "side": 32, "initial": "random"}
-    recipe = changed(blending(smoke).model_copy(update=groups), "optimization", epochs=2)
-    how = {"prepared": prepared, "hardware": HERE, "limit": 8, "progress": False}
-    whole = train(recipe, runs=tmp_path / "whole", **how)
-    assert math.isfinite(whole.best_loss)
-    [answers] = whole.folder.glob("teacher-*.npy")
-    assert answers.stat().st_size == 0
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine._Engine, "on_train_epoch_start", _stop_in_the_second)
-        with pytest.raises(KeyboardInterrupt):
-            train(recipe, runs=tmp_path / "stopped", **how)
-    resumed = train(recipe, runs=tmp_path / "stopped", **how)
-    for name, tensor in weights_of(whole.folder).items():
-        assert torch.equal(weights_of(resumed.folder)[name], tensor), name
-    # Another teacher is another run.
-    (resumed.folder / engine.WEIGHTS_FILE).unlink()
-    answers = next(resumed.folder.glob("teacher-*.npy"))
-    answers.rename(answers.with_name("teacher-of-old.npy"))
-    with pytest.raises(DataError, match="begun with another teacher"):
-        train(recipe, runs=tmp_path / "stopped", **how)
-
-
-def _stop_in_the_second(learner):
-    if learner.current_epoch == 1:
-        raise KeyboardInterrupt
 
 
 def test_averaged_weights_stay_nearer_where_they_began(run, smoke, prepared, tmp_path):

@@ -53,17 +53,6 @@ def test_the_digest_tells_recipes_apart(tmp_path):
         ("[loss]\ndistillation = 0.5\n", "go together"),
         ("[loss]\nranked = -1\n", "loss.ranked"),
         ("[loss]\nbounded = true\n", "answers over years can be bounded"),
-        ('teacher = "t"\n[loss]\nlive = true\nblend = 0.4\ndistillation = 0.9\n', "distillation = 1"),
-        (
-            'teacher = "t"\n[loss]\nlive = true\nblend = 0.4\ndistillation = 1\nbounded = true\n',
-            "and not bounded",
-        ),
-        (
-            'teacher = "t"\napproaches = { mask = 1 }\n[loss]\nlive = true\nblend = 0.4\ndistillation = 1\n',
-            "the approach original alone",
-        ),
-        ('teacher = "t"\n[loss]\nblend = 0.4\ndistillation = 1\n', "give live"),
-        ("[loss]\nlive = true\n", "only a teacher can be asked live"),
         ("[loss]\nsmoothing = 0.1\n", "smoothing says nothing to mobilenet, which answers over years"),
         ("[optimization]\nepochs = 0\n", "optimization.epochs"),
         ('[optimization]\nprecision = "8-bit"\n', "optimization.precision"),

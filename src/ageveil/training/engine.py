@@ -46,7 +46,7 @@ from ageveil.training.networks import AgeNetwork, get_network
 from ageveil.training.preparation import load_prepared
 from ageveil.training.recipes import Recipe
 from ageveil.training.splits import covers, split_fold, split_validation
-from ageveil.types import AGE_GROUPS, MAX_AGE, AnonymizedFace, CanonicalCrop, Resolution
+from ageveil.types import AGE_GROUPS, MAX_AGE, AnonymizedFace, Resolution
 
 WEIGHTS_FILE, RECIPE_FILE, LAST_FILE = "weights.safetensors", "recipe.json", "last.ckpt"
 """What lies in the folder of a run: the best weights, the recipe, and where to go on."""
@@ -119,7 +119,7 @@ class _Engine(pl.LightningModule):
         validation: NDArray[np.int64],
         total_steps: int,
         fresh: Sequence[str],
-        teacher: _Teacher | None,
+        teacher: Tensor | None,
     ) -> None:
         super().__init__()
         # PyTorch's stubs do not know this form.
@@ -145,36 +145,20 @@ class _Engine(pl.LightningModule):
         torch.manual_seed(int(state.generate_state(1)[0]))
 
     def training_step(self, batch: list[Tensor], _: int) -> Tensor:
-        crops, masks, index, *bare = batch
-        index = index.cpu()
-        if self._recipe.loss.blend:
-            crops = self._blended(crops)
-            bare = [crops]
+        crops, masks, index = batch
         logits = self.network(crops, masks)
-        share = self._recipe.loss.distillation
-        loss = torch.zeros(len(logits), device=logits.device)
-        if share < 1:
-            loss = loss + (1 - share) * self._label_loss(logits, index)
+        index = index.cpu()
+        loss = self._label_loss(logits, index)
         if self._teacher is not None:
-            target = self._teacher(index, masks, *bare).to(logits.device, torch.float32)
-            if self._recipe.loss.bounded:
-                low, high = (ages[index].to(logits.device) for ages in (self._low, self._high))
-                target = losses.bounded(target, low, high)
-            loss = loss + share * losses.divergence(logits, target)
+            share = self._recipe.loss.distillation
+            target = self._teacher[index].to(logits.device, torch.float32)
+            loss = (1 - share) * loss + share * losses.divergence(logits, target)
         weights = self._weights[index].to(logits.device)
         # Gradients are averaged over the processes: together they are those of one batch's weighted mean.
         sums = cast(Tensor, self.all_gather(weights.sum()))
         mean = (loss * weights).sum() * sums.numel() / sums.sum()
         self.log("train/loss", mean, prog_bar=True)
         return mean
-
-    def _blended(self, crops: Tensor) -> Tensor:
-        """Each crop with a smaller share of its counterpart, counted from the batch's other end."""
-        rng = np.random.default_rng([self._recipe.seed, self.global_step, self.global_rank])
-        drawn = rng.beta(self._recipe.loss.blend, self._recipe.loss.blend, len(crops))
-        # Half or more, so that a face's eye mask is that of the face which shows.
-        own = torch.from_numpy(np.maximum(drawn, 1 - drawn)).to(crops.device, torch.float32).view(-1, 1, 1, 1)
-        return (own * crops + (1 - own) * crops.flip(0)).round().to(torch.uint8)
 
     def validation_step(self, batch: list[Tensor], _: int) -> None:
         crops, masks, index = batch
@@ -304,8 +288,11 @@ def train(
         )
     teacher = None
     if taught is not None:
-        faces = str(chosen["sha256"])
-        teacher = _hear(taught, recipe, pool, training, folder, faces, progress=progress)
+        answer, digest = taught
+        named_by = digest + str(chosen["sha256"])
+        teacher = _teacher_answers(answer, pool, training, folder, named_by, progress=progress)
+        if recipe.loss.bounded:
+            teacher = losses.bounded(teacher, torch.from_numpy(pool.low), torch.from_numpy(pool.high))
     # Its notices are of devices and of other products; warnings stay.
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     if _is_first():
@@ -399,9 +386,8 @@ def split(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Numbers of the faces that a recipe trains on and of those that it validates on.
 
-    Faces whose eyes lie outside the crop are in neither part, since no approach can hide them; nor are those
-    of the fold that tests. Where the network knows groups only, faces without one validate nothing, and train
-    where a teacher alone tells of them.
+    Faces whose eyes lie outside the crop are in neither part, since no approach can hide them; nor are faces
+    without an age group where the network knows groups only, nor those of the fold that tests.
 
     Raises:
         DataError: One of the parts is empty, or a fold is asked for and the faces state none.
@@ -416,11 +402,10 @@ def split(
         [images[index] for index in rest], share=choice.share, hold_out=held, seed=choice.seed
     )
     parts = (rest[parts[0]], rest[parts[1]])
-    labelled = pool.usable.copy()
+    usable = pool.usable.copy()
     if get_network(recipe.network).resolution == "group":
-        labelled &= [image.age_group is not None for image in images]
-    trains = pool.usable if recipe.loss.distillation == 1 else labelled
-    training, validation = parts[0][trains[parts[0]]][:limit], parts[1][labelled[parts[1]]][:limit]
+        usable &= [image.age_group is not None for image in images]
+    training, validation = (part[usable[part]][:limit] for part in parts)
     if not len(training) or not len(validation):
         raise DataError(
             f"expected faces to train and to validate on, got {len(training)} and {len(validation)}"
@@ -535,9 +520,6 @@ def _emphasis(pool: FacePool, recipe: Recipe) -> NDArray[np.float32]:
 _Answer = Callable[[Sequence[AnonymizedFace]], NDArray[np.floating[Any]]]
 """Bare faces -> probabilities of the years or the groups."""
 
-_Teacher = Callable[..., Tensor]
-"""Faces' numbers, eye masks and, where the teacher is asked live, bare crops -> probabilities, (N, K)."""
-
 
 def _teacher(recipe: Recipe, runs: Path, resolution: Resolution) -> tuple[_Answer, str]:
     """How the recipe's teacher answers, and a digest that no other teacher has.
@@ -609,47 +591,27 @@ def _check_licence(recipe: Recipe, name: str, licence: str) -> None:
         raise DataError(f"{recipe.name} cannot be under {recipe.licence}: {name} is under {licence}")
 
 
-def _hear(
-    taught: tuple[_Answer, str],
-    recipe: Recipe,
+def _teacher_answers(
+    answer: _Answer,
     pool: FacePool,
     training: NDArray[np.int64],
     folder: Path,
-    faces: str,
+    named_by: str,
     *,
     progress: bool,
-) -> _Teacher:
-    """How a run hears its teacher: of each bare training face once, or live, of crops as they come.
-
-    What it says once of a face and of its mirror image is averaged and kept in a file, which is empty where
-    it is asked live. Another teacher's, or that of other faces, has another name.
-
-    Raises:
-        DataError: The run was begun with another teacher, or its file is damaged.
-        OutputError: The file cannot be written.
-    """
-    answer, digest = taught
-    path = folder / f"teacher-{hashlib.sha256((digest + faces).encode()).hexdigest()[:16]}.npy"
-    begun = path.exists()
-    if not begun and list(folder.glob("teacher-*.npy")):
+) -> Tensor:
+    """What a teacher says of each bare training face and its mirror image, (N, K); kept in the run."""
+    # Another teacher, or other faces, have another name.
+    path = folder / f"teacher-{hashlib.sha256(named_by.encode()).hexdigest()[:16]}.npy"
+    if path.exists():
+        try:
+            return torch.from_numpy(np.load(path, allow_pickle=False))
+        except (OSError, ValueError, EOFError) as error:
+            raise DataError(f"the teacher's answers in {path} are damaged: remove that file") from error
+    if list(folder.glob("teacher-*.npy")):
         raise DataError(
             f"the run in {folder} was begun with another teacher: remove it, or give this one another name"
         )
-    if recipe.loss.live:
-        write_bytes(path, [])
-        return _asked_live(answer, pool.crop(int(training[0])))
-    if not begun:
-        _note(answer, path, pool, training, progress=progress)
-    try:
-        answers = torch.from_numpy(np.load(path, allow_pickle=False))
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"the teacher's answers in {path} are damaged: remove that file") from error
-    return lambda index, _: answers[index]
-
-
-def _note(
-    answer: _Answer, path: Path, pool: FacePool, training: NDArray[np.int64], *, progress: bool
-) -> None:
     rows: list[NDArray[np.floating[Any]]] = []
     starts = range(0, len(training), 64)
     screen = Console(stderr=True)
@@ -662,17 +624,7 @@ def _note(
     content = io.BytesIO()
     np.save(content, answers, allow_pickle=False)
     write_bytes(path, [content.getbuffer()])
-
-
-def _asked_live(answer: _Answer, crop: CanonicalCrop) -> _Teacher:
-    """A teacher who is asked about crops as they come; they are as large as `crop`."""
-    bare = anonymize_repeatably(crop, "original", np.random.default_rng(0))
-
-    def ask(_: Tensor, masks: Tensor, crops: Tensor) -> Tensor:
-        pairs = zip(crops.cpu().numpy(), masks.cpu().numpy(), strict=True)
-        return torch.from_numpy(answer([replace(bare, pixels=seen, eye_mask=mask) for seen, mask in pairs]))
-
-    return ask
+    return torch.from_numpy(answers)
 
 
 def _mirrored(face: AnonymizedFace) -> AnonymizedFace:
@@ -690,9 +642,7 @@ def _loaders(
     world = hardware.world
     batch = recipe.optimization.batch // world
     shared = {"batch_size": batch, "pin_memory": False, **worker_options(hardware.workers)}
-    faces = TrainingFaces(
-        pool, recipe.approaches, varied=recipe.vary, seed=recipe.seed, bare=recipe.loss.live
-    )
+    faces = TrainingFaces(pool, recipe.approaches, varied=recipe.vary, seed=recipe.seed)
     sampler = EpochSampler(training, seed=recipe.seed, rank=rank, world=world)
     kept = ValidationFaces(pool, validation[rank::world], recipe.approaches, recipe.seed)
     whole = len(sampler) >= batch

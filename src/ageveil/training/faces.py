@@ -30,9 +30,8 @@ from ageveil.types import MAX_AGE, AnonymizedFace, CanonicalCrop
 REPEATABLE = ("original", "mosaic", "mask", "blur", "grid", "dp-pix", "veil", "permutation", "des-ecb")
 """Approaches that a recipe may name."""
 
-Item = tuple[Tensor, Tensor, int] | tuple[Tensor, Tensor, int, Tensor]
-"""A crop, shape (S, S, 3), uint8; its eye mask, shape (S, S), bool; the number of the face; and for a teacher
-who is asked live, the bare crop."""
+Item = tuple[Tensor, Tensor, int]
+"""A crop, shape (S, S, 3), uint8; its eye mask, shape (S, S), bool; the number of the face."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -147,28 +146,14 @@ class TrainingFaces(Dataset[Item]):
     """Faces as training sees them: each epoch varies and anonymizes each face afresh.
 
     Items are asked for by (epoch, number of the face), as `EpochSampler` does. Arguments as `HiddenFaces`.
-
-    Args:
-        bare: Give the bare crop too, as it was varied: for a teacher alone.
     """
 
-    def __init__(
-        self,
-        pool: FacePool,
-        approaches: Mapping[str, float],
-        *,
-        varied: float,
-        seed: int,
-        bare: bool = False,
-    ) -> None:
+    def __init__(self, pool: FacePool, approaches: Mapping[str, float], *, varied: float, seed: int) -> None:
         self._faces = HiddenFaces(pool, approaches, varied=varied, seed=seed)
-        self._bare = bare
 
     def __getitem__(self, key: tuple[int, int]) -> Item:
         epoch, index = key
-        crop, face = self._faces.draw(index, epoch)
-        item = _item(face, index)
-        return (*item, torch.from_numpy(crop.pixels.copy())) if self._bare else item
+        return _item(self._faces.draw(index, epoch)[1], index)
 
 
 class ValidationFaces(Dataset[Item]):

@@ -99,14 +99,8 @@ class Loss(_Section):
         ranked: Weight of the ranked probability score beside the likelihood, for networks over years.
         grouped: Weight of the true age group's likelihood beside that of the year, for networks over years.
         expected: Weight of the expected age's error in years, for networks over years.
-        distillation: Share of the loss that asks to answer as the teacher does on the bare face. At 1 no
-            label is heard, so faces without a group train networks over groups too.
+        distillation: Share of the loss that asks to answer as the teacher does on the bare face.
         bounded: Where a label is an interval, hear of the teacher only how likely each year in it is.
-        live: Ask the teacher in every step about the bare crop as it was varied (Beyer et al. 2022,
-            "Knowledge distillation: A good teacher is patient and consistent"), instead of once about the
-            face as it is and its mirror image.
-        blend: Where above 0, blend every face with another by a share from Beta(`blend`, `blend`), and ask
-            the teacher about the very blend.
         smoothing: Of group labels, for networks over groups.
         emphasis: How much more faces of these exact ages count, [youngest, oldest, weight].
     """
@@ -114,10 +108,8 @@ class Loss(_Section):
     ranked: float = Field(default=0.1, ge=0)
     grouped: float = Field(default=0.0, ge=0)
     expected: float = Field(default=0.0, ge=0)
-    distillation: float = Field(default=0.0, ge=0, le=1)
+    distillation: float = Field(default=0.0, ge=0, lt=1)
     bounded: bool = False
-    live: bool = False
-    blend: float = Field(default=0.0, ge=0)
     smoothing: float = Field(default=0.0, ge=0, lt=1)
     emphasis: tuple[Emphasis, ...] = ()
 
@@ -186,14 +178,6 @@ class Recipe(_Section):
             raise ValueError("a teacher and a share of distillation above 0 go together")
         if self.loss.bounded and (self.teacher is None or get_network(self.network).resolution != "year"):
             raise ValueError("only a teacher's answers over years can be bounded")
-        if self.loss.live and self.teacher is None:
-            raise ValueError("only a teacher can be asked live")
-        alone = self.loss.live and self.loss.distillation == 1 and not self.loss.bounded
-        if self.loss.blend and not (alone and [*self.approaches] == ["original"]):
-            raise ValueError(
-                "the blend of two faces has no label, and a teacher must be asked about it bare: give live, "
-                "distillation = 1, the approach original alone, and not bounded"
-            )
         return self
 
     @model_validator(mode="after")
